@@ -1,0 +1,137 @@
+// Python face of the kernels: checks the sizes of value arrays, releases the GIL, calls. No logic.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/complex.h>
+
+#include <complex>
+#include <string>
+
+#include "kernels.hpp"
+#include "pattern.hpp"
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+using backsolve::Pattern;
+
+template <class T, int Dims>
+using In = nb::ndarray<const T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu>;
+template <class T, int Dims>
+using Out = nb::ndarray<T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu>;
+
+template <class Array>
+void expect(const Array& array, std::initializer_list<std::int64_t> shape, const char* name) {
+  std::size_t axis = 0;
+  for (const std::int64_t size : shape)
+    if (static_cast<std::int64_t>(array.shape(axis++)) != size)
+      throw nb::value_error((std::string(name) + " has the wrong shape for this Pattern").c_str());
+}
+
+// A NumPy view of a vector, or an array that owns it.
+template <class I>
+nb::ndarray<nb::numpy, const I, nb::ndim<1>> view(const std::vector<I>& v, nb::handle owner) {
+  return {v.data(), {v.size()}, owner};
+}
+template <class I>
+nb::ndarray<nb::numpy, I, nb::ndim<1>> own(std::vector<I>&& v) {
+  auto* kept = new std::vector<I>(std::move(v));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<I>*>(p); });
+  return {kept->data(), {kept->size()}, owner};
+}
+
+template <class I, class T, class Class>
+void bind_values(Class& c) {
+  using P = Pattern<I>;
+  c.def("matmat", [](const P& p, In<T, 2> data, In<T, 3> x, Out<T, 3> y, bool adjoint) {
+    const std::int64_t batch = data.shape(0), k = x.shape(2);
+    const std::int64_t n_in = adjoint ? p.n_rows : p.n_cols, n_out = adjoint ? p.n_cols : p.n_rows;
+    expect(data, {batch, p.nnz()}, "data");
+    expect(x, {batch, n_in, k}, "x");
+    expect(y, {batch, n_out, k}, "y");
+    nb::gil_scoped_release release;
+    (adjoint ? backsolve::matmat<true, I, T> : backsolve::matmat<false, I, T>)(p, data.data(), x.data(), y.data(), batch, k);
+  }, "data"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "adjoint"_a);
+  c.def("outer", [](const P& p, In<T, 3> y, In<T, 3> x, Out<T, 2> s) {
+    const std::int64_t batch = y.shape(0), k = y.shape(2);
+    expect(y, {batch, p.n_rows, k}, "y");
+    expect(x, {batch, p.n_cols, k}, "x");
+    expect(s, {batch, p.nnz()}, "s");
+    nb::gil_scoped_release release;
+    backsolve::outer<I, T>(p, y.data(), x.data(), s.data(), batch, k);
+  }, "y"_a.noconvert(), "x"_a.noconvert(), "s"_a.noconvert());
+  c.def("residual", [](const P& p, In<T, 2> data, In<T, 3> x, In<T, 3> b, In<double, 2> sums,
+                       Out<T, 3> r, Out<double, 3> norms, bool adjoint) {
+    const std::int64_t batch = data.shape(0), k = x.shape(2), n = p.n_rows;
+    if (p.n_cols != n) throw nb::value_error("residual needs a square Pattern");
+    expect(data, {batch, p.nnz()}, "data");
+    expect(x, {batch, n, k}, "x");
+    expect(b, {batch, n, k}, "b");
+    expect(sums, {batch, n}, "sums");
+    expect(r, {batch, n, k}, "r");
+    expect(norms, {batch, k, backsolve::kNorms}, "norms");
+    nb::gil_scoped_release release;
+    (adjoint ? backsolve::residual<true, I, T> : backsolve::residual<false, I, T>)(
+        p, data.data(), x.data(), b.data(), sums.data(), r.data(), norms.data(), batch, k);
+  }, "data"_a.noconvert(), "x"_a.noconvert(), "b"_a.noconvert(), "sums"_a.noconvert(),
+     "r"_a.noconvert(), "norms"_a.noconvert(), "adjoint"_a);
+  c.def("row_sums", [](const P& p, In<T, 2> data, Out<double, 2> sums, bool adjoint) {
+    const std::int64_t batch = data.shape(0);
+    expect(data, {batch, p.nnz()}, "data");
+    expect(sums, {batch, adjoint ? p.n_cols : p.n_rows}, "sums");
+    nb::gil_scoped_release release;
+    (adjoint ? backsolve::row_sums<true, I, T> : backsolve::row_sums<false, I, T>)(p, data.data(), sums.data(), batch);
+  }, "data"_a.noconvert(), "sums"_a.noconvert(), "adjoint"_a);
+}
+
+template <class I>
+void bind_pattern(nb::module_& m, const char* name) {
+  using P = Pattern<I>;
+  nb::class_<P> c(m, name);
+  c.def("__init__", [](P* self, In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
+    new (self) P(indptr.data(), indptr.shape(0), indices.data(), indices.shape(0), n_rows, n_cols);
+  }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
+  const auto field = [&c](const char* attribute, auto pick) {
+    c.def_prop_ro(attribute, [pick](nb::object self) {
+      const P& p = nb::cast<const P&>(self);
+      return view<I>(pick(p), self);
+    });
+  };
+  field("indptr", [](const P& p) -> const std::vector<I>& { return p.rows().indptr; });
+  field("indices", [](const P& p) -> const std::vector<I>& { return p.rows().indices; });
+  field("t_indptr", [](const P& p) -> const std::vector<I>& { return p.columns().indptr; });
+  field("t_indices", [](const P& p) -> const std::vector<I>& { return p.columns().indices; });
+  field("t_slot", [](const P& p) -> const std::vector<I>& { return p.columns().slot; });
+  bind_values<I, double>(c);
+  bind_values<I, float>(c);
+  bind_values<I, std::complex<double>>(c);
+  bind_values<I, std::complex<float>>(c);
+  m.def("diagnose", [](In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
+    const auto d = backsolve::diagnose(indptr.data(), static_cast<std::int64_t>(indptr.shape(0)), indices.data(),
+                                       static_cast<std::int64_t>(indices.shape(0)), n_rows, n_cols);
+    return nb::make_tuple(static_cast<int>(d.defect), d.position, d.value);
+  }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
+  m.def("canonicalise", [](In<I, 1> rows, In<I, 1> cols, std::int64_t n_rows, std::int64_t n_cols) {
+    const std::int64_t count = rows.shape(0);
+    expect(cols, {count}, "cols");
+    auto c = backsolve::canonicalise(rows.data(), cols.data(), count, n_rows, n_cols);
+    return nb::make_tuple(own(std::move(c.indptr)), own(std::move(c.indices)), own(std::move(c.slots)));
+  }, "rows"_a.noconvert(), "cols"_a.noconvert(), "n_rows"_a, "n_cols"_a);
+}
+
+template <class T>
+void bind_nonfinite(nb::module_& m) {
+  m.def("first_nonfinite", [](In<T, 1> values) {
+    nb::gil_scoped_release release;
+    return backsolve::first_nonfinite(values.data(), static_cast<std::int64_t>(values.shape(0)));
+  }, "values"_a.noconvert());
+}
+
+NB_MODULE(_kernels, m) {
+  nb::set_leak_warnings(false);  // patterns that live until the interpreter exits are no leak
+  bind_pattern<std::int32_t>(m, "Pattern32");
+  bind_pattern<std::int64_t>(m, "Pattern64");
+  bind_nonfinite<double>(m);
+  bind_nonfinite<float>(m);
+  bind_nonfinite<std::complex<double>>(m);
+  bind_nonfinite<std::complex<float>>(m);
+  m.def("thread_count", &backsolve::thread_count);
+}

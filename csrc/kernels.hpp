@@ -1,0 +1,192 @@
+// Products with a sparse matrix A given by a Pattern and its values, batch after batch:
+//   matmat    y = A x   or  y = A^H x
+//   outer     s_e = sum_k y_ik conj(x_jk)   for every stored entry e = (i, j)
+//   residual  r = b - A x  (or A^H x), with the norms that judge a solve
+// Values are (batch, nnz), vectors (batch, n, k), all C-contiguous; the caller has checked the sizes.
+// Sums run in double precision for float32 input.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "parallel.hpp"
+#include "pattern.hpp"
+
+namespace backsolve {
+
+template <class T> struct Wide { using type = double; };
+template <class R> struct Wide<std::complex<R>> { using type = std::complex<double>; };
+template <class T> using wide_t = typename Wide<T>::type;
+
+template <class T> inline T conjugate(T v) { return v; }
+template <class R> inline std::complex<R> conjugate(std::complex<R> v) { return {v.real(), -v.imag()}; }
+
+inline double magnitude(double v) { return std::fabs(v); }
+inline double magnitude(std::complex<double> v) { return std::hypot(v.real(), v.imag()); }
+inline double square(double v) { return v * v; }
+inline double square(std::complex<double> v) { return v.real() * v.real() + v.imag() * v.imag(); }
+
+// Plain complex products: std::complex's operator* tests for NaN on every call unless told otherwise.
+inline double times(double a, double b) { return a * b; }
+inline std::complex<double> times(std::complex<double> a, std::complex<double> b) {
+  return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+}
+
+inline constexpr int kBlock = 8;  // columns that are summed in registers at a time
+
+// Calls row(batch, i) for all rows of all batches, threads permitting.
+template <class I, class Row>
+void for_rows(const Rows<I>& rows, std::int64_t batch, std::int64_t work, const Row& row) {
+  const std::int64_t per_batch = rows.chunk_count();
+  for_chunks(batch * per_batch, work, [&](std::int64_t chunk) {
+    const std::int64_t at = chunk / per_batch, part = chunk % per_batch;
+    for (std::int64_t i = rows.chunks[part]; i < rows.chunks[part + 1]; ++i) row(at, i, chunk);
+  });
+}
+
+template <bool Adjoint, class I, class T>
+void matmat(const Pattern<I>& pattern, const T* data, const T* x, T* y, std::int64_t batch, std::int64_t k) {
+  using W = wide_t<T>;
+  const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
+  const std::int64_t n_out = Adjoint ? pattern.n_cols : pattern.n_rows;
+  const std::int64_t n_in = Adjoint ? pattern.n_rows : pattern.n_cols;
+  for_rows(rows, batch, batch * pattern.nnz() * k, [&](std::int64_t at, std::int64_t i, std::int64_t) {
+    const T* values = data + at * pattern.nnz();
+    const T* in = x + at * n_in * k;
+    T* out = y + (at * n_out + i) * k;
+    for (std::int64_t k0 = 0; k0 < k; k0 += kBlock) {
+      const int width = static_cast<int>(std::min<std::int64_t>(kBlock, k - k0));
+      W sum[kBlock] = {};
+      for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+        const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
+        const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
+        for (int c = 0; c < width; ++c) sum[c] += times(a, static_cast<W>(row[c]));
+      }
+      for (int c = 0; c < width; ++c) out[k0 + c] = static_cast<T>(sum[c]);
+    }
+  });
+}
+
+template <class I, class T>
+void outer(const Pattern<I>& pattern, const T* y, const T* x, T* s, std::int64_t batch, std::int64_t k) {
+  using W = wide_t<T>;
+  const Rows<I>& rows = pattern.rows();
+  for_rows(rows, batch, batch * pattern.nnz() * k, [&](std::int64_t at, std::int64_t i, std::int64_t) {
+    const T* left = y + (at * pattern.n_rows + i) * k;
+    const T* right = x + at * pattern.n_cols * k;
+    T* out = s + at * pattern.nnz();
+    for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+      const T* row = right + static_cast<std::int64_t>(rows.indices[e]) * k;
+      W sum{};
+      for (std::int64_t c = 0; c < k; ++c)
+        sum += times(static_cast<W>(left[c]), conjugate(static_cast<W>(row[c])));
+      out[e] = static_cast<T>(sum);
+    }
+  });
+}
+
+// What judges one column of a solve: maxima, then two sums.
+struct Norms {
+  double r_max = 0, x_max = 0, b_max = 0;
+  double omega = 0;                   // max_i |r_i| / (|A||x| + |b|)_i (Oettli and Prager 1964)
+  double r_scaled = 0, b_scaled = 0;  // max_i |r_i| / s_i and max_i |b_i| / s_i, s_i = sum_j |a_ij|
+  double r_square = 0, b_square = 0;
+
+  static double larger(double a, double b) { return (b > a || b != b) ? b : a; }  // keeps NaN
+  void add(const Norms& other) {
+    r_max = larger(r_max, other.r_max);
+    x_max = larger(x_max, other.x_max);
+    b_max = larger(b_max, other.b_max);
+    omega = larger(omega, other.omega);
+    r_scaled = larger(r_scaled, other.r_scaled);
+    b_scaled = larger(b_scaled, other.b_scaled);
+    r_square += other.r_square;
+    b_square += other.b_square;
+  }
+};
+inline constexpr int kNorms = 8;
+
+// sums is (batch, n), the s_i of Norms; norms is (batch, k, 8) in the order of Norms.
+template <bool Adjoint, class I, class T>
+void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, const double* sums, T* r,
+              double* norms,
+              std::int64_t batch, std::int64_t k) {
+  using W = wide_t<T>;
+  const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
+  const std::int64_t n = pattern.n_rows, chunks = rows.chunk_count();
+  std::vector<Norms> partial(static_cast<std::size_t>(batch * chunks * k));
+  for_rows(rows, batch, 2 * batch * pattern.nnz() * k, [&](std::int64_t at, std::int64_t i, std::int64_t chunk) {
+    const T* values = data + at * pattern.nnz();
+    const T* in = x + at * n * k;
+    const std::int64_t here = (at * n + i) * k;
+    for (std::int64_t k0 = 0; k0 < k; k0 += kBlock) {
+      const int width = static_cast<int>(std::min<std::int64_t>(kBlock, k - k0));
+      W sum[kBlock] = {};
+      double scale[kBlock] = {};
+      for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+        const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
+        const double size = magnitude(a);
+        const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
+        for (int c = 0; c < width; ++c) {
+          const W v = static_cast<W>(row[c]);
+          sum[c] += times(a, v);
+          scale[c] += size * magnitude(v);
+        }
+      }
+      for (int c = 0; c < width; ++c) {
+        const W wanted = static_cast<W>(b[here + k0 + c]);
+        const W rest = wanted - sum[c];
+        r[here + k0 + c] = static_cast<T>(rest);
+        const double size = magnitude(rest), b_size = magnitude(wanted);
+        const double weight = scale[c] + b_size;
+        const double s = sums[at * n + i];
+        const Norms now{size, magnitude(static_cast<W>(x[here + k0 + c])), b_size,
+                        size == 0 ? 0.0 : size / weight, s > 0 ? size / s : size, s > 0 ? b_size / s : b_size,
+                        square(rest), square(wanted)};
+        partial[chunk * k + k0 + c].add(now);
+      }
+    }
+  });
+  for (std::int64_t at = 0; at < batch; ++at)
+    for (std::int64_t c = 0; c < k; ++c) {
+      Norms total;
+      for (std::int64_t part = 0; part < chunks; ++part) total.add(partial[(at * chunks + part) * k + c]);
+      double* out = norms + (at * k + c) * kNorms;
+      const double fields[kNorms] = {total.r_max,    total.x_max,    total.b_max,    total.omega,
+                                     total.r_scaled, total.b_scaled, total.r_square, total.b_square};
+      std::copy(fields, fields + kNorms, out);
+    }
+}
+
+// sums is (batch, n_rows): sum_j |a_ij|; of the columns with Adjoint.
+template <bool Adjoint, class I, class T>
+void row_sums(const Pattern<I>& pattern, const T* data, double* sums, std::int64_t batch) {
+  const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
+  const std::int64_t n_out = Adjoint ? pattern.n_cols : pattern.n_rows;
+  for_rows(rows, batch, batch * pattern.nnz(), [&](std::int64_t at, std::int64_t i, std::int64_t) {
+    const T* values = data + at * pattern.nnz();
+    double sum = 0;
+    for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e)
+      sum += magnitude(static_cast<wide_t<T>>(values[Adjoint ? rows.slot[e] : e]));
+    sums[at * n_out + i] = sum;
+  });
+}
+
+// The place of the first NaN or infinity, or -1.
+template <class T>
+std::int64_t first_nonfinite(const T* values, std::int64_t count) {
+  for (std::int64_t e = 0; e < count; ++e) {
+    if constexpr (std::is_floating_point_v<T>) {
+      if (!std::isfinite(values[e])) return e;
+    } else {
+      if (!std::isfinite(values[e].real()) || !std::isfinite(values[e].imag())) return e;
+    }
+  }
+  return -1;
+}
+
+}  // namespace backsolve

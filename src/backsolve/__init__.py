@@ -1,0 +1,50 @@
+"""Backpropagate through sparse linear solves.
+
+>>> import numpy as np, backsolve as bs
+>>> A = bs.coo(np.array([2.0, 1.0, 4.0]), ([0, 0, 1], [0, 1, 1]), (2, 2))
+>>> bs.solve(A, np.array([3.0, 4.0]))
+array([1., 1.])
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .api import aslinearoperator, explain, solve, solve_with_info
+from .errors import SolveError, SolveWarning
+from .explicit import jvp, vjp
+from .factorization import Factorization, factorize
+from .methods import LU, Cholesky, SuperLU
+from .operators import CSR, AbstractLinearOperator, Dense, coo
+from .options import Adjoint
+from .pattern import Pattern
+from .solution import Solution, Stats
+from .status import Status
+
+try:
+    __version__ = version("backsolve")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "CSR",
+    "LU",
+    "AbstractLinearOperator",
+    "Adjoint",
+    "Cholesky",
+    "Dense",
+    "Factorization",
+    "Pattern",
+    "Solution",
+    "SolveError",
+    "SolveWarning",
+    "Stats",
+    "Status",
+    "SuperLU",
+    "aslinearoperator",
+    "coo",
+    "explain",
+    "factorize",
+    "jvp",
+    "solve",
+    "solve_with_info",
+    "vjp",
+]

@@ -1,0 +1,167 @@
+"""The public face: one call for every framework and every kind of matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import frontend_of, info, inputs, make_plan, operator, square
+from .operators import AbstractLinearOperator
+from .options import Adjoint
+from .plan import Factored
+from .select import explain as explain_choice
+from .solution import Solution
+
+__all__ = ["aslinearoperator", "explain", "solve", "solve_with_info"]
+
+
+def aslinearoperator(A: Any) -> AbstractLinearOperator:
+    """Return A as a linear operator.
+
+    Parameters
+    ----------
+    A : array (..., n, m), scipy.sparse array or matrix, torch.sparse COO, CSR or CSC tensor, or operator
+        Gradients of a framework's array reach the array that was given.
+
+    Returns
+    -------
+    AbstractLinearOperator
+        `CSR` for sparse input, `Dense` for arrays; operators are returned as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If A is no matrix, or of an unsupported dtype or layout.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp, backsolve as bs
+    >>> bs.aslinearoperator(sp.eye_array(3, format="csr"))
+    CSR(3x3, nnz=3, float64)
+    """
+    return A if isinstance(A, AbstractLinearOperator) else frontend_of(A).asoperator(A)
+
+
+def solve(
+    A: Any,
+    b: Any,
+    *,
+    method: Any = "auto",
+    assume: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    adjoint: Adjoint | None = None,
+    on_failure: str = "raise",
+) -> Any:
+    """Solve A x = b, differentiably in the stored numbers of A and in b.
+
+    Backward costs one more solve with the same factors: Aᴴ λ = g gives b̄ = λ, and the gradient with respect
+    to A is -λ xᴴ on the stored places only, never n×n for a sparse A. Any order of derivative.
+
+    Parameters
+    ----------
+    A : array (..., n, n), sparse array or tensor, or linear operator
+        See `aslinearoperator`. Leading axes are a batch.
+    b : array (n,) or (..., n, k)
+        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor, so
+        is the result, and NumPy and SciPy inputs are constants.
+    method : str or method object, optional
+        "auto", "superlu", "lu", "cholesky", or such as ``SuperLU(ordering="colamd")``; `explain` tells of "auto".
+    assume : {"general", "spd", "sym", "her", "lower", "upper"}, optional
+        What is known of A; chooses the method and never the answer.
+    rtol, atol : float, optional
+        Ask for norm(b - A x) <= max(rtol norm(b), atol) of the true residual, for every system. Without them a
+        direct method is judged by its backward error.
+    adjoint : Adjoint, optional
+        Tolerances and failure policy of the backward solve; the same as forward by default.
+    on_failure : {"raise", "warn", "return"}, optional
+        Raise `SolveError`, warn and go on, or go on. Systems that failed are NaN, and so are their gradients;
+        `solve_with_info` returns the best iterate instead. Holds in backward too.
+
+    Returns
+    -------
+    array
+        x, of the broadcast shape, in the result dtype.
+
+    Raises
+    ------
+    SolveError
+        If a system did not converge; the message says how and what to do, ``.solution`` has the details.
+    TypeError, ValueError
+        If shapes, dtypes, devices, frameworks or options do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> bs.solve(np.array([[2.0, 0.0], [1.0, 1.0]]), np.array([2.0, 3.0]))
+    array([1., 2.])
+    """
+    frontend, A, b = inputs(A, b, assume)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False)
+    return frontend.solve(A, b, plan, Factored())[0]
+
+
+def solve_with_info(
+    A: Any,
+    b: Any,
+    *,
+    method: Any = "auto",
+    assume: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    adjoint: Adjoint | None = None,
+    on_failure: str = "raise",
+) -> Solution:
+    """Solve A x = b like `solve`, and tell what became of it.
+
+    Parameters
+    ----------
+    A, b, method, assume, rtol, atol, adjoint, on_failure
+        As for `solve`.
+
+    Returns
+    -------
+    Solution
+        ``.x`` as `solve` returns it, but the best iterate where a system failed without being singular;
+        ``.status`` and ``.stats`` per system; ``.adjoint``, the latest backward solve, in eager torch.
+
+    Raises
+    ------
+    SolveError, TypeError, ValueError
+        As `solve`.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> sol = bs.solve_with_info(np.zeros((2, 2)), np.ones(2), on_failure="return")
+    >>> sol.converged, bs.Status(int(sol.status)).name
+    (False, 'SINGULAR')
+    """
+    frontend, A, b = inputs(A, b, assume)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True)
+    return info(frontend, A, b, plan, Factored())
+
+
+def explain(A: Any, *, method: Any = "auto", assume: str | None = None) -> str:
+    """Say which method `solve` would use for A, how, and why.
+
+    Parameters
+    ----------
+    A, method, assume
+        As for `solve`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `solve`.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> bs.explain(np.eye(3))
+    'lu, since A is dense. LU with partial pivoting by LAPACK: the matrix is dense.'
+    """
+    return explain_choice(square(operator(frontend_of(A), A, assume)), method)

@@ -1,0 +1,129 @@
+"""From what the user hands over to a frontend, an operator and a plan; and from an outcome to a Solution."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from .errors import describe
+from .methods.base import check_rtol_once
+from .operators import AbstractLinearOperator
+from .options import Adjoint, check_assume, check_on_failure
+from .plan import Factored, Plan
+from .select import choose_method
+from .shapes import check_rhs
+from .solution import Solution, Stats
+
+__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "solution_of", "square"]
+
+_OTHER_FRAMEWORKS = {"jax": ("Array",), "tensorflow": ("Tensor", "Variable", "SparseTensor")}
+
+
+def frontend_of(*values: Any) -> Any:
+    """The adapter for these arrays: torch if any is a tensor, else NumPy; frameworks are found, never imported."""
+    values = tuple(v.data if isinstance(v, AbstractLinearOperator) else v for v in values)
+    found = {framework for v in values if (framework := _framework(v))}
+    if len(found) > 1:
+        raise TypeError(f"A and b must come from one framework; got {' and '.join(sorted(found))}: convert one.")
+    if found == {"torch"}:
+        from .frontends import torch as frontend
+
+        return frontend
+    if found:
+        raise TypeError(f"{found.pop()} arrays are not supported; pass NumPy arrays or torch tensors.")
+    from .frontends import numpy as frontend
+
+    return frontend
+
+
+def _framework(value: Any) -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return "torch"
+    for name, kinds in _OTHER_FRAMEWORKS.items():
+        module = sys.modules.get(name)
+        if module is not None and isinstance(value, tuple(getattr(module, k) for k in kinds if hasattr(module, k))):
+            return name
+    return None
+
+
+def info(frontend: Any, A: Any, b: Any, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
+    """Solve and wrap the outcome; in torch with the cell that backward will fill."""
+    if frontend.name == "numpy":
+        x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint)
+        return solution_of(plan, outcome, layout, x)
+    box: list = []
+    x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint, box)
+    sol = solution_of(plan, outcome, layout, x, frontend.from_host)
+    sol._adjoint = BackwardCell(
+        box, lambda last, lam: solution_of(plan, last, layout, frontend.restore(layout, lam), frontend.from_host)
+    )  # type: ignore[assignment]
+    return sol
+
+
+class BackwardCell:
+    """The latest backward solve, turned into a Solution when somebody looks; holds no part of the graph."""
+
+    def __init__(self, box: list, make: Any):
+        self.box, self.make = box, make
+
+    def __bool__(self) -> bool:
+        return bool(self.box)
+
+    def __getitem__(self, _: int) -> Solution:
+        return self.make(*self.box[-1])
+
+
+def solution_of(plan: Plan, outcome: Any, layout: Any, x: Any, convert: Any = np.asarray) -> Solution:
+    """The outcome with its verdicts in the batch shape of x."""
+
+    def spread(values: np.ndarray) -> Any:
+        return convert(np.array(np.broadcast_to(layout.per_item(values), layout.batch)))
+
+    stats = Stats(*(spread(v) for v in outcome.stats))
+    return Solution(x, spread(outcome.status), stats, plan.method, [], outcome.detail)
+
+
+def inputs(A: Any, b: Any, assume: str | None) -> tuple[Any, AbstractLinearOperator, Any]:
+    frontend = frontend_of(A, b)
+    A = square(operator(frontend, A, assume))
+    b = frontend.asarray("b", b)
+    check_rhs("b", tuple(b.shape), A.shape[0])
+    return frontend, A, b
+
+
+def operator(frontend: Any, A: Any, assume: str | None) -> AbstractLinearOperator:
+    if callable(A) and not hasattr(A, "shape"):
+        raise TypeError(f"A must be an array, a sparse matrix or a linear operator; got {describe(A)}.")
+    A = frontend.asoperator(A)
+    return A if assume is None else A.assume(check_assume(assume))
+
+
+def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"A must be square, as many equations as unknowns; got shape {A.shape}.")
+    return A
+
+
+def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best) -> Plan:
+    if adjoint is not None and not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint must be a backsolve.Adjoint; got {describe(adjoint)}.")
+    chosen = choose_method(A, method)
+    target = check_rtol_once(chosen, rtol, atol)
+    return Plan(A, chosen, target, adjoint or Adjoint(), check_on_failure(on_failure), keep_best)
+
+
+def _matvec(A: AbstractLinearOperator, x: Any) -> Any:
+    frontend = frontend_of(A, x)
+    A, x = frontend.asoperator(A), frontend.asarray("x", x)
+    check_rhs("x", tuple(x.shape), A.shape[1], "columns")
+    return frontend.matvec(A, x)
+
+
+AbstractLinearOperator.operations.update(
+    matvec=_matvec,
+    toarray=lambda A: frontend_of(A).toarray(A),
+    full=lambda data: frontend_of(data).full(data),
+)

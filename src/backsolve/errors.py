@@ -1,0 +1,41 @@
+"""Exceptions, and the one form in which bad arguments are reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .solution import Solution
+
+__all__ = ["SolveError", "SolveWarning", "describe"]
+
+
+class SolveError(RuntimeError):
+    """A solve, forward or backward, did not reach what was asked of it.
+
+    Attributes
+    ----------
+    solution : Solution
+        The failed solve: best iterate, status per system, residuals.
+    """
+
+    def __init__(self, message: str, solution: Solution | None = None):
+        super().__init__(message)
+        self.solution = solution
+
+    def __reduce__(self):
+        return type(self), (str(self), None)
+
+
+class SolveWarning(UserWarning):
+    """The same as `SolveError`, said as a warning under ``on_failure="warn"``."""
+
+
+def describe(value: object) -> str:
+    """Name a value for an error message: short values as they are, arrays by type, dtype and shape."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        module = type(value).__module__.split(".")[0]
+        return f"{module} {type(value).__name__} of dtype {value.dtype} and shape {tuple(shape)}"  # type: ignore[attr-defined]
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."

@@ -1,0 +1,102 @@
+"""Derivatives of a solve for NumPy, where there is no automatic differentiation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import inputs, make_plan, solution_of
+from .plan import Factored, Plan
+from .solution import Solution
+
+__all__ = ["jvp", "vjp"]
+
+
+def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
+    """Solve A x = b in NumPy, and return the function that pulls a cotangent of x back.
+
+    Parameters
+    ----------
+    A, b
+        As for `solve`; NumPy and SciPy arrays.
+    **options
+        method, assume, rtol, atol, adjoint, on_failure of `solve`.
+
+    Returns
+    -------
+    sol : Solution
+    pullback : callable
+        ``data_bar, b_bar, adjoint = pullback(g)`` for g of the shape of ``sol.x``: with df = Re⟨g, dx⟩,
+        df = Re⟨data_bar, d data⟩ + Re⟨b_bar, db⟩, and the `Solution` of the adjoint solve. ``data_bar`` has
+        one number per stored value of A, in the order of ``A.data``.
+
+    Raises
+    ------
+    SolveError, TypeError, ValueError
+        As `solve`; from `pullback` for the adjoint solve.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp, backsolve as bs
+    >>> A = sp.csr_array(np.array([[2.0, 0.0], [1.0, 4.0]]))
+    >>> sol, pullback = bs.vjp(A, np.array([2.0, 5.0]))
+    >>> data_bar, b_bar, adjoint = pullback(np.array([0.0, 1.0]))
+    >>> data_bar
+    array([ 0.125, -0.25 , -0.25 ])
+    """
+    frontend, A, b, plan = _explicit("vjp", A, b, options)
+    x, outcome, layout, pull = frontend.vjp(A, b, plan, Factored())
+
+    def pullback(g: Any) -> tuple[Any, Any, Solution]:
+        data_bar, b_bar, last, lam = pull(g)
+        return data_bar, b_bar, solution_of(plan, last, layout, lam)
+
+    return solution_of(plan, outcome, layout, x), pullback
+
+
+def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any) -> tuple[Solution, Solution]:
+    """Solve A x = b in NumPy, and the tangent system A ẋ = ḃ - Ȧ x with the same factors.
+
+    Parameters
+    ----------
+    A, b
+        As for `solve`; NumPy and SciPy arrays.
+    data_dot : array of the shape of ``A.data``, optional
+        Tangent of the stored values; zero if None.
+    b_dot : array of the shape of b, optional
+        Tangent of b; zero if None.
+    **options
+        method, assume, rtol, atol, adjoint, on_failure of `solve`.
+
+    Returns
+    -------
+    sol, sol_dot : Solution
+        ``sol.x`` and its directional derivative ``sol_dot.x``.
+
+    Raises
+    ------
+    SolveError, TypeError, ValueError
+        As `solve`.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> A = bs.coo(np.array([2.0, 4.0]), ([0, 1], [0, 1]), (2, 2))
+    >>> sol, sol_dot = bs.jvp(A, np.array([2.0, 4.0]), data_dot=np.array([1.0, 0.0]))
+    >>> sol_dot.x
+    array([-0.5, -0. ])
+    """
+    frontend, A, b, plan = _explicit("jvp", A, b, options)
+    x, outcome, layout, x_dot, last = frontend.jvp(A, b, data_dot, b_dot, plan, Factored())
+    return solution_of(plan, outcome, layout, x), solution_of(plan, last, layout, x_dot)
+
+
+def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any, Plan]:
+    known = {"method": "auto", "assume": None, "rtol": None, "atol": None, "adjoint": None, "on_failure": "raise"}
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")
+    chosen = known | options
+    frontend, A, b = inputs(A, b, chosen.pop("assume"))
+    if frontend.name != "numpy":
+        raise TypeError(f"{caller} is for NumPy arrays; with {frontend.name} differentiate backsolve.solve itself.")
+    return frontend, A, b, make_plan(A, **chosen, keep_best=True)

@@ -1,0 +1,1 @@
+"""One adapter per framework: arrays in, `calculus` bound to its automatic differentiation, arrays out."""

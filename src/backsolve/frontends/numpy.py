@@ -1,0 +1,243 @@
+"""NumPy and SciPy: solves, and explicit derivatives for people without automatic differentiation."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import calculus
+from ..errors import describe
+from ..full import Full
+from ..methods import lapack
+from ..operators import CSR, AbstractLinearOperator, Dense
+from ..plan import Factored, Plan
+from ..shapes import Layout, layout_of
+
+__all__ = ["asarray", "asoperator", "full", "matvec", "prepare", "result_dtype", "solve", "toarray"]
+
+name = "numpy"
+_SUPPORTED = ("float32", "float64", "complex64", "complex128")
+
+
+def asarray(label: str, value: Any) -> np.ndarray:
+    """Return `value` as an array of a supported dtype; integers become float64."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    if array.dtype.name not in _SUPPORTED:
+        raise TypeError(
+            f"{label} must be of dtype {', '.join(_SUPPORTED)}; got {describe(array)}: convert it with astype."
+        )
+    return array
+
+
+def result_dtype(*arrays: Any) -> Any:
+    """The dtype that a solve with these arrays computes in."""
+    return np.result_type(*(a.dtype for a in arrays))
+
+
+@lru_cache(maxsize=64)
+def _full(shape: tuple[int, int]) -> Full:
+    return Full(shape, lapack)
+
+
+def full(data: np.ndarray) -> Full:
+    """The structure of a dense array."""
+    return _full(tuple(data.shape[-2:]))
+
+
+def asoperator(A: Any) -> AbstractLinearOperator:
+    """A matrix that NumPy users have, as an operator."""
+    if isinstance(A, AbstractLinearOperator):
+        data = asarray("A", A.data)
+        return A if data is A.data else A.with_data(data)
+    if sp.issparse(A):
+        return sparse_operator(A, asarray("A", A.data))
+    array = np.asarray(A)
+    if array.ndim < 2:
+        raise ValueError(f"A must be a matrix of shape (..., n, n) or a linear operator; got {describe(array)}.")
+    return Dense(asarray("A", array))
+
+
+def sparse_operator(A: Any, data: Any) -> CSR:
+    """A scipy.sparse matrix of any format, duplicates summed; `data` are its values in its own order."""
+    if A.ndim != 2:
+        raise ValueError(f"A must be a 2-D scipy.sparse array; got {A.ndim} dimensions.")
+    if A.format == "csr":
+        return CSR(data, A.indices, A.indptr, A.shape)
+    csr = A.tocsr()
+    return CSR(asarray("A", csr.data), csr.indices, csr.indptr, csr.shape)
+
+
+def canonical(A: AbstractLinearOperator, data: np.ndarray, dtype: Any) -> np.ndarray:
+    """Stored values in canonical order, contiguous, (items, ...) or without batch axes."""
+    data = np.asarray(data, dtype)
+    slots = getattr(A, "slots", None)
+    if slots is not None:
+        summed = np.zeros((*data.shape[:-1], A.structure.nnz), dtype)
+        np.add.at(summed, (..., slots), data)  # type: ignore[arg-type]
+        data = summed
+    return np.ascontiguousarray(data)
+
+
+def given(A: AbstractLinearOperator, canonical_bar: np.ndarray) -> np.ndarray:
+    """Transpose of `canonical`: one number per given value."""
+    slots = getattr(A, "slots", None)
+    return canonical_bar if slots is None else canonical_bar[..., slots]
+
+
+def solve(A: Any, b: np.ndarray, plan: Plan, factored: Factored, adjoint: bool = False):
+    """Solve, and return x with the outcome and its layout."""
+    dtype = result_dtype(A.data, b)
+    layout = layout_of(A.batch_shape, b.shape)
+    data = canonical(A, A.data, dtype)
+    columns = _columns(layout, b, dtype)
+    ops = Ops(plan, factored)
+    x, outcome = ops.run(data, columns, adjoint, backward=False)
+    return _restore(layout, x), outcome, layout
+
+
+def prepare(A: Any, plan: Plan, factored: Factored) -> None:
+    """Factor now."""
+    data = canonical(A, A.data, A.data.dtype)
+    factored.state(plan.method, A.on(data.reshape(-1, *data.shape[data.ndim - A._data_axes :])))
+
+
+def matvec(A: AbstractLinearOperator, x: np.ndarray) -> np.ndarray:
+    """A @ x."""
+    dtype = result_dtype(A.data, x)
+    layout = layout_of(A.batch_shape, x.shape)
+    y = Ops.of(A).matvec(canonical(A, A.data, dtype), _columns(layout, x, dtype), False)
+    return _restore(layout._replace(n=A.shape[0]), y)
+
+
+def toarray(A: AbstractLinearOperator) -> np.ndarray:
+    """The dense array."""
+    if A.structure.kind == "dense":
+        return np.array(A.data)
+    data = canonical(A, A.data, A.data.dtype)
+    dense = np.zeros((*A.batch_shape, *A.shape), data.dtype)
+    dense[..., A.structure.rows, A.structure.indices] = data
+    return dense
+
+
+def vjp(A: Any, b: np.ndarray, plan: Plan, factored: Factored):
+    """x, its outcome, and ``pullback(g) -> (data_bar, b_bar, adjoint outcome, λ)``."""
+    x, outcome, layout = solve(A, b, plan, factored)
+    dtype, lost = x.dtype, _lost(factored, layout)
+
+    def pullback(g: Any):
+        g = asarray("g", g)
+        if g.shape != x.shape:
+            raise ValueError(f"g must have the shape of x, {x.shape}; got {describe(g)}.")
+        ops = Ops(plan, factored)
+        data = canonical(A, A.data, dtype)
+        x_columns = _columns(layout, x if lost is None else np.where(lost, np.nan, x), dtype)
+        bars: Any = calculus.solve_vjp(ops, data, x_columns, _columns(layout, g, dtype), False, (True, True))
+        data_bar, lam = bars[0], _restore(layout, bars[1])
+        b_bar = lam if lost is None else np.where(lost, np.nan, lam)
+        return _as_given(A, data_bar), _summed_to(b_bar, b.shape, b.dtype), ops.last, lam
+
+    return x, outcome, layout, pullback
+
+
+def jvp(A: Any, b: np.ndarray, data_dot: Any, b_dot: Any, plan: Plan, factored: Factored):
+    """x with its outcome, and ẋ with its own."""
+    x, outcome, layout = solve(A, b, plan, factored)
+    tangents: list[Any] = [None, None]
+    if data_dot is not None:
+        data_dot = asarray("data_dot", data_dot)
+        if data_dot.shape != A.data.shape:
+            raise ValueError(f"data_dot must have the shape of A.data, {A.data.shape}; got {describe(data_dot)}.")
+        tangents[0] = canonical(A, data_dot, x.dtype)
+    if b_dot is not None:
+        b_dot = asarray("b_dot", b_dot)
+        if b_dot.shape != b.shape:
+            raise ValueError(f"b_dot must have the shape of b, {b.shape}; got {describe(b_dot)}.")
+        tangents[1] = _columns(layout, b_dot, x.dtype)
+    if data_dot is None and b_dot is None:
+        raise ValueError("jvp needs a tangent: give data_dot, b_dot or both.")
+    ops = Ops(plan, factored)
+    x_columns = _columns(layout, x, x.dtype)
+    x_dot = calculus.solve_jvp(ops, canonical(A, A.data, x.dtype), x_columns, tangents[0], tangents[1], False)
+    return x, outcome, layout, _restore(layout, x_dot), ops.last
+
+
+class Ops:
+    """`calculus` on plain arrays: data (...,) or (items, ...), vectors (n,), (n, k) or (items, n, columns)."""
+
+    def __init__(self, plan: Plan, factored: Factored):
+        self.plan, self.factored, self.structure, self.last = plan, factored, plan.template.structure, None
+
+    @classmethod
+    def of(cls, A: AbstractLinearOperator) -> Ops:
+        """Products alone."""
+        ops = cls.__new__(cls)
+        ops.structure = A.structure
+        return ops
+
+    def matvec(self, data: np.ndarray, x: np.ndarray, adjoint: bool) -> np.ndarray:
+        items, cube = _cube(x)
+        y = self.structure.matvec(data.reshape(items, *_core(self.structure)), cube, adjoint)
+        return y.reshape(*x.shape[: max(x.ndim - 2, 0)], y.shape[1], *x.shape[max(x.ndim - 2, 0) + 1 :])
+
+    def outer(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        s = self.structure.outer(_cube(y)[1], _cube(x)[1])
+        return s if x.ndim == 3 else s[0]
+
+    def solve(self, data: np.ndarray, b: np.ndarray, adjoint: bool) -> np.ndarray:
+        return self.run(data, b, adjoint, backward=True)[0]
+
+    def run(self, data: np.ndarray, b: np.ndarray, adjoint: bool, backward: bool):
+        items, cube = _cube(b)
+        self.last = self.plan.run(
+            self.factored, data.reshape(items, *_core(self.structure)), cube, adjoint=adjoint, backward=backward
+        )
+        return self.last.x.reshape(b.shape), self.last
+
+
+def _cube(b: np.ndarray) -> tuple[int, np.ndarray]:
+    """Items, and b as contiguous (items, n, k)."""
+    b = np.ascontiguousarray(b)
+    if b.ndim == 3:
+        return b.shape[0], b
+    return 1, b.reshape(1, b.shape[0], -1 if b.size else (1 if b.ndim == 1 else b.shape[1]))
+
+
+def _core(structure: Any) -> tuple[int, ...]:
+    return structure.shape if structure.kind == "dense" else (structure.nnz,)
+
+
+def _columns(layout: Layout, b: np.ndarray, dtype: Any) -> np.ndarray:
+    return layout.columns(np.asarray(b, dtype), np.broadcast_to, np.transpose)
+
+
+def _restore(layout: Layout, x: np.ndarray) -> np.ndarray:
+    return layout.restore(x, np.transpose)
+
+
+def _lost(factored: Factored, layout: Layout) -> np.ndarray | None:
+    """Where the forward solve failed, to broadcast against x."""
+    if factored.failed is None:
+        return None
+    lost = np.broadcast_to(layout.per_item(factored.failed), layout.batch)
+    return lost[..., None] if layout.vector else lost[..., None, None]
+
+
+def _as_given(A: AbstractLinearOperator, data_bar: np.ndarray) -> np.ndarray:
+    """A cotangent of canonical values in the order, shape and dtype of the values given."""
+    return _real_if(given(A, data_bar).reshape(A.data.shape), A.data.dtype)
+
+
+def _summed_to(bar: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    extra = tuple(range(bar.ndim - len(shape)))
+    bar = bar.sum(axis=extra) if extra else bar
+    ones = tuple(a for a, size in enumerate(shape) if size == 1 and bar.shape[a] != 1)
+    return _real_if(bar.sum(axis=ones, keepdims=True) if ones else bar, dtype)
+
+
+def _real_if(bar: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.real(bar) if bar.dtype.kind == "c" and dtype.kind != "c" else bar).astype(dtype, copy=False)

@@ -1,0 +1,48 @@
+"""Dense linear algebra for torch tensors on any device: what `methods.lapack` is for NumPy."""
+
+from __future__ import annotations
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+__all__ = ["cholesky", "cholesky_solve", "like", "lu_factor", "lu_solve", "name", "to_numpy", "widen", "xp"]
+
+name = "torch.linalg"
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A host array."""
+    return tensor.detach().cpu().numpy()
+
+
+def like(b: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """A host array where b lives."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(b.device)
+
+
+def widen(tensor: torch.Tensor) -> torch.Tensor:
+    """Double precision, real or complex."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def lu_factor(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Factors, pivots and LAPACK's info of each item."""
+    lu, pivots, info = torch.linalg.lu_factor_ex(a)
+    return lu, pivots, to_numpy(info)
+
+
+def lu_solve(lu: torch.Tensor, pivots: torch.Tensor, b: torch.Tensor, adjoint: bool) -> torch.Tensor:
+    """Solve with the factors of `lu_factor`."""
+    return torch.linalg.lu_solve(lu, pivots, b, adjoint=adjoint)
+
+
+def cholesky(a: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Lower factor and LAPACK's info of each item; reads the lower triangle."""
+    lower, info = torch.linalg.cholesky_ex(a)
+    return lower, to_numpy(info)
+
+
+def cholesky_solve(lower: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Solve with the factor of `cholesky`."""
+    return torch.cholesky_solve(b, lower)

@@ -1,0 +1,119 @@
+"""The static structure of a dense matrix: its shape, and products in the array namespace of its entries."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .pattern import NORMS
+
+__all__ = ["Full"]
+
+
+class Full:
+    """Every place is stored. The counterpart of `Pattern` for dense arrays of any array namespace.
+
+    Parameters
+    ----------
+    shape : (n_rows, n_cols)
+    linalg : namespace
+        ``xp`` (an array namespace) and the factorizations of the framework: ``lu_factor``, ``lu_solve``,
+        ``cholesky``, ``cholesky_solve``; see `methods.lapack`.
+    """
+
+    kind = "dense"
+
+    def __init__(self, shape: tuple[int, int], linalg: Any):
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.linalg = linalg
+        self.nnz = self.shape[0] * self.shape[1]
+        self.memo: dict = {}
+
+    # -- products: data (batch, n_rows, n_cols), vectors (batch, n, k) --------------------------------------
+
+    def matvec(self, data, x, adjoint: bool = False):
+        """A x, or Aᴴ x."""
+        return (_adjoint(self.linalg.xp, data) if adjoint else data) @ x
+
+    def outer(self, y, x):
+        """Y Xᴴ."""
+        return y @ _adjoint(self.linalg.xp, x)
+
+    def residual(self, data, x, b, sums, adjoint: bool = False):
+        """b - A x (or Aᴴ x) and the norms of `pattern.NORMS` for each column; sums from `row_sums`."""
+        xp = self.linalg.xp
+        matrix, wide_x, wide_b = (self.linalg.widen(v) for v in (data, x, b))
+        if adjoint:
+            matrix = _adjoint(xp, matrix)
+        r = wide_b - matrix @ wide_x
+        size, x_size, b_size = xp.abs(r), xp.abs(wide_x), xp.abs(wide_b)
+        weight = xp.abs(matrix) @ x_size + b_size
+        scale = xp.where(sums > 0, sums, xp.ones_like(sums))[..., None]
+        omega = xp.where(size == 0, size, size / xp.where(weight > 0, weight, xp.ones_like(weight)))
+        maxima = (size, x_size, b_size, omega, size / scale, b_size / scale)
+        sums_of = (size * size, b_size * b_size)
+        if self.shape[0] == 0 or b.shape[2] == 0:
+            return b, np.zeros((b.shape[0], b.shape[2], len(NORMS)))
+        norms = xp.stack([xp.max(v, axis=1) for v in maxima] + [xp.sum(v, axis=1) for v in sums_of], axis=-1)
+        return xp.astype(r, b.dtype), self.to_numpy(norms)
+
+    def row_sums(self, data, adjoint: bool = False):
+        """Σ_j |a_ij| of each row, or of each column."""
+        xp = self.linalg.xp
+        return xp.sum(xp.abs(self.linalg.widen(data)), axis=1 if adjoint else 2)
+
+    # -- small things that methods need, as `Pattern` has them ----------------------------------------------
+
+    def to_numpy(self, array) -> np.ndarray:
+        """A host copy."""
+        return self.linalg.to_numpy(array)
+
+    def eps(self, data) -> float:
+        """Spacing of 1.0 in the precision of `data`."""
+        return float(self.linalg.xp.finfo(data.dtype).eps)
+
+    def size(self, d) -> np.ndarray:
+        """Largest modulus in each item: (batch,)."""
+        flat = self.linalg.xp.reshape(self.linalg.xp.abs(d), (d.shape[0], -1))
+        return self.to_numpy(self.linalg.xp.max(flat, axis=1))
+
+    def choose(self, mask: np.ndarray, yes, no):
+        """Columns of `yes` where the (batch, k) mask holds, else of `no`."""
+        return self.linalg.xp.where(self.linalg.like(no, mask[:, None, :]), yes, no)
+
+    def like(self, b, array: np.ndarray):
+        """A real array in the precision and on the device of b."""
+        real = self.linalg.xp.real(b) if self.linalg.xp.isdtype(b.dtype, "complex floating") else b
+        return self.linalg.xp.astype(self.linalg.like(b, array), real.dtype)
+
+    def first_nonfinite(self, array) -> tuple[Any, tuple[int, ...]]:
+        """The first NaN or infinity, and its index."""
+        host = self.to_numpy(array)
+        place = np.argwhere(~np.isfinite(host))[0]
+        return host[tuple(place)], tuple(place.tolist())
+
+    # -- facts, as `Pattern` has them -----------------------------------------------------------------------
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """Place of each diagonal entry among the entries in row order."""
+        return np.arange(min(self.shape)) * (self.shape[1] + 1)
+
+    empty_row = -1
+    symmetry = 1.0
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Full) and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __repr__(self) -> str:
+        return f"Full({self.shape[0]}x{self.shape[1]})"
+
+
+def _adjoint(xp, m):
+    swapped = xp.matrix_transpose(m)
+    return xp.conj(swapped) if xp.isdtype(m.dtype, "complex floating") else swapped

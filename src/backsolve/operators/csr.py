@@ -1,0 +1,156 @@
+"""Sparse operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _kernels
+from ..errors import describe
+from ..pattern import Pattern, canonical_pattern, check_shape, defect_sentence, integers, narrow
+from .base import AbstractLinearOperator
+
+__all__ = ["CSR", "coo"]
+
+
+class CSR(AbstractLinearOperator):
+    """A sparse matrix in compressed sparse row form, or a batch of them on one `Pattern`.
+
+    Unsorted columns are sorted and repeated ones summed inside; `data` and its gradient keep the order and
+    the length in which they were given.
+
+    Parameters
+    ----------
+    data : array (..., nnz), float32, float64, complex64 or complex128
+        Values; of NumPy or of a framework, where they may need gradients.
+    indices : (nnz,) integers
+        Column of each value.
+    indptr : (n_rows + 1,) integers
+        Where each row starts.
+    shape : (n_rows, n_cols)
+
+    Raises
+    ------
+    ValueError
+        If the index arrays are malformed, out of range, or swapped.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> A = bs.CSR(np.array([2.0, 1.0, 4.0]), [0, 1, 1], [0, 2, 3], (2, 2))
+    >>> bs.solve(A, np.array([3.0, 4.0]))
+    array([1., 1.])
+    """
+
+    slots: np.ndarray | None
+    """Place of each given value among the canonical ones; None where they are the same."""
+
+    def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]):
+        data = _values("CSR", data)
+        pattern, slots = _csr_pattern(_host(indices), _host(indptr), check_shape("CSR: shape", shape))
+        self._set(pattern, slots, data, "CSR", "indices")
+
+    def _set(self, pattern, slots, data, owner, index_name):
+        count = pattern.nnz if slots is None else len(slots)
+        if data.shape[-1] != count:
+            raise ValueError(
+                f"{owner}: values must have shape (..., {count}), one per entry of {index_name}; got {describe(data)}."
+            )
+        super().__init__(pattern, data)
+        self.slots = slots
+
+    @property
+    def pattern(self) -> Pattern:
+        """The canonical structure: sorted rows, no repeats."""
+        return self.structure
+
+    @classmethod
+    def from_pattern(cls, data: Any, pattern: Pattern, slots: np.ndarray | None = None) -> CSR:
+        """Return the operator with `data` on a Pattern that exists already.
+
+        Parameters
+        ----------
+        data : array (..., nnz), or (..., len(slots)) where `slots` is given
+        pattern : Pattern
+        slots : (count,) integers, optional
+            Place of each value among the canonical ones; values with the same place are summed.
+        """
+        if not isinstance(pattern, Pattern):
+            raise TypeError(f"CSR.from_pattern: pattern must be a backsolve.Pattern; got {describe(pattern)}.")
+        if slots is not None:
+            slots = integers("slots", _host(slots))
+            if slots.size and (slots.min() < 0 or slots.max() >= pattern.nnz):
+                raise ValueError(
+                    f"CSR.from_pattern: slots must lie in [0, {pattern.nnz}); got {slots.min()} to {slots.max()}."
+                )
+        self = cls.__new__(cls)
+        self._set(pattern, slots, _values("CSR.from_pattern", data), "CSR.from_pattern", "the pattern")
+        return self
+
+
+def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:
+    """Return the sparse operator with ``A[rows[t], cols[t]] += values[t]``.
+
+    Triplets come in any order; repeated places are summed, differentiably, and the gradient has one number
+    per triplet. Sorting costs O(count + n) once: in a loop, build it once and call ``A.with_data(values)``.
+
+    Parameters
+    ----------
+    values : array (..., count), float32, float64, complex64 or complex128
+    index : pair (rows, cols) of (count,) integers
+        Also one array of shape (2, count), as PyTorch and JAX have it.
+    shape : (n_rows, n_cols)
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range, or the lengths differ.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> A = bs.coo(np.array([1.0, 1.0, 4.0]), ([0, 0, 1], [0, 0, 1]), (2, 2))
+    >>> A.toarray()
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    values = _values("coo", values)
+    try:
+        rows, cols = index
+    except (TypeError, ValueError):
+        raise ValueError(f"coo: index must be a pair (rows, cols) of integer arrays; got {describe(index)}.") from None
+    pattern, slots = canonical_pattern(_host(rows), _host(cols), shape)
+    self = CSR.__new__(CSR)
+    self._set(pattern, slots, values, "coo", "rows and cols")
+    return self
+
+
+def _values(owner: str, data: Any) -> Any:
+    if not hasattr(data, "shape"):
+        data = np.asarray(data, dtype=None)
+    if len(data.shape) < 1:
+        raise ValueError(f"{owner}: values must have at least one axis; got {describe(data)}.")
+    return data
+
+
+def _host(index: Any) -> Any:
+    """Index arrays of any framework as NumPy arrays: they are static."""
+    return index.detach().cpu().numpy() if hasattr(index, "detach") else np.asarray(index)
+
+
+def _csr_pattern(indices, indptr, shape) -> tuple[Pattern, np.ndarray | None]:
+    indices, indptr = integers("indices", indices), integers("indptr", indptr)
+    if indptr.size != shape[0] + 1 and indices.size == shape[0] + 1 and indices[0] == 0 and indices[-1] == indptr.size:
+        raise ValueError(
+            "CSR: indices and indptr seem to be swapped: the order is CSR(data, indices, indptr, shape), SciPy's; "
+            f"got indices of length {indices.size} = rows + 1 and indptr of length {indptr.size}."
+        )
+    narrow_indptr, narrow_indices = narrow(indptr, indices, shape)
+    code, position, value = _kernels.diagnose(narrow_indptr, narrow_indices, *shape)
+    if code < 0:
+        raise ValueError("CSR: " + defect_sentence(code, position, value, shape, indices.size, indptr.size))
+    if code == 0:
+        return Pattern(narrow_indptr, narrow_indices, shape), None
+    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    return canonical_pattern(rows, indices, shape)

@@ -1,0 +1,26 @@
+"""Dense operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import describe
+from .base import AbstractLinearOperator
+
+__all__ = ["Dense"]
+
+
+class Dense(AbstractLinearOperator):
+    """A dense matrix, or a batch of them.
+
+    Parameters
+    ----------
+    data : array (..., n_rows, n_cols), float32, float64, complex64 or complex128
+    """
+
+    _data_axes = 2
+
+    def __init__(self, data: Any):
+        if not hasattr(data, "shape") or len(data.shape) < 2:
+            raise ValueError(f"Dense: data must be an array of shape (..., n_rows, n_cols); got {describe(data)}.")
+        super().__init__(self.operations["full"](data), data)

@@ -1,0 +1,268 @@
+"""The static structure of a sparse matrix, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import _kernels
+from .errors import describe
+
+__all__ = ["NORMS", "Pattern", "canonical_pattern"]
+
+_INT32_MAX = np.iinfo(np.int32).max
+
+NORMS = ("r_max", "x_max", "b_max", "omega", "r_scaled", "b_scaled", "r_square", "b_square")
+"""Fields that `residual` measures for each column."""
+
+
+class Pattern:
+    """Where a CSR matrix stores its entries; never traced, never differentiated, immutable.
+
+    Rows are sorted and hold no column twice. Indices are int32 where they fit, else int64. Whatever
+    depends on the structure alone (transpose, digest, orderings) is made once and kept here, so solving
+    for many values on one Pattern pays for it once.
+
+    Parameters
+    ----------
+    indptr : (n_rows + 1,) integers
+    indices : (nnz,) integers
+    shape : (n_rows, n_cols)
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not canonical CSR. `backsolve.CSR` and `backsolve.coo` accept more and sort it out.
+    """
+
+    kind = "csr"
+
+    def __init__(self, indptr, indices, shape: tuple[int, int]):
+        self.shape = check_shape("Pattern", shape)
+        indptr, indices = narrow(integers("indptr", indptr), integers("indices", indices), self.shape)
+        code, position, value = _kernels.diagnose(indptr, indices, *self.shape)
+        if code:
+            raise ValueError(defect_sentence(code, position, value, self.shape, len(indices), len(indptr)))
+        make = _kernels.Pattern32 if indptr.dtype == np.int32 else _kernels.Pattern64
+        self._core: Any = make(indptr, indices, *self.shape)
+        self.nnz = len(indices)
+        self.indptr: np.ndarray = self._core.indptr
+        self.indices: np.ndarray = self._core.indices
+        self.memo: dict = {}
+        """Results that depend on the structure alone, kept by their makers: orderings, symbolic factorizations."""
+
+    # -- products on plain buffers: data (batch, nnz), vectors (batch, n, k) ------------------------------
+
+    def matvec(self, data: np.ndarray, x: np.ndarray, adjoint: bool = False) -> np.ndarray:
+        """A x, or Aᴴ x."""
+        y = np.empty((data.shape[0], self.shape[1 if adjoint else 0], x.shape[2]), data.dtype)
+        self._core.matmat(data, x, y, adjoint)
+        return y
+
+    def outer(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The entries Σ_k y_ik conj(x_jk) of the stored places (i, j): (batch, nnz)."""
+        s = np.empty((y.shape[0], self.nnz), y.dtype)
+        self._core.outer(y, x, s)
+        return s
+
+    def residual(self, data, x, b, sums, adjoint: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """b - A x (or Aᴴ x), and the norms NORMS of each column, (batch, k, 8) float64; sums from `row_sums`."""
+        r = np.empty_like(b)
+        norms = np.empty((b.shape[0], b.shape[2], len(NORMS)))
+        self._core.residual(data, x, b, sums, r, norms, adjoint)
+        return r, norms
+
+    def row_sums(self, data, adjoint: bool = False) -> np.ndarray:
+        """Σ_j |a_ij| of each row, or of each column: (batch, n) float64."""
+        sums = np.empty((data.shape[0], self.shape[1 if adjoint else 0]))
+        self._core.row_sums(data, sums, adjoint)
+        return sums
+
+    # -- small things that methods need of plain arrays -------------------------------------------------
+
+    @staticmethod
+    def to_numpy(array: np.ndarray) -> np.ndarray:
+        """Return the array itself: values on a Pattern are NumPy arrays."""
+        return array
+
+    @staticmethod
+    def eps(data: np.ndarray) -> float:
+        """Spacing of 1.0 in the precision of `data`."""
+        return float(np.finfo(data.dtype).eps)
+
+    @staticmethod
+    def size(d: np.ndarray) -> np.ndarray:
+        """Largest modulus in each item: (batch,)."""
+        return np.abs(d).max(axis=(1, 2), initial=0.0)
+
+    @staticmethod
+    def choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+        """Columns of `yes` where the (batch, k) mask holds, else of `no`."""
+        return np.where(mask[:, None, :], yes, no)
+
+    @staticmethod
+    def like(b: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """A real array in the precision of b."""
+        return array.astype(np.finfo(b.dtype).dtype)
+
+    @staticmethod
+    def first_nonfinite(array: np.ndarray) -> tuple[Any, tuple[int, ...]]:
+        """The first NaN or infinity, and its index."""
+        place = np.argwhere(~np.isfinite(array))[0]
+        return array[tuple(place)], tuple(place.tolist())
+
+    # -- facts ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Content hash of shape and indices (BLAKE2b, 16 bytes)."""
+        h = hashlib.blake2b(repr((self.shape, str(self.indices.dtype))).encode(), digest_size=16)
+        h.update(self.indptr.data)
+        h.update(self.indices.data)
+        return h.digest()
+
+    def __hash__(self) -> int:
+        return int.from_bytes(self.digest[:8], "little")
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Pattern) and self.shape == other.shape and self.digest == other.digest
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Row of every entry: (nnz,), made on each call."""
+        return np.repeat(np.arange(self.shape[0], dtype=self.indices.dtype), np.diff(self.indptr))
+
+    @property
+    def t_indptr(self) -> np.ndarray:
+        """`indptr` of the transpose: with `t_indices`, the CSC form."""
+        return self._core.t_indptr
+
+    @property
+    def t_indices(self) -> np.ndarray:
+        """Row indices, column by column."""
+        return self._core.t_indices
+
+    @property
+    def t_slot(self) -> np.ndarray:
+        """Places in the values of the entries of the transpose: ``data[..., t_slot]`` are the CSC values."""
+        return self._core.t_slot
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """Place of each diagonal entry among the values, -1 where none is stored: (min(shape),)."""
+        slots = np.full(min(self.shape), -1, dtype=np.int64)
+        at = np.flatnonzero(self.rows == self.indices)
+        slots[self.indices[at]] = at
+        return slots
+
+    @cached_property
+    def mirror(self) -> np.ndarray:
+        """Place of entry (j, i) for each entry (i, j), -1 where it is not stored: (nnz,)."""
+        # Entries are in the order of i·n + j, the columns of the transpose in that of j·n + i.
+        n = max(self.shape)
+        here = self.rows.astype(np.int64) * n + self.indices
+        there = self.indices.astype(np.int64) * n + self.rows
+        at = np.searchsorted(here, there)
+        at[at == self.nnz] = 0
+        return np.where(here[at] == there, at, -1) if self.nnz else at
+
+    @cached_property
+    def symmetry(self) -> float:
+        """Share of the off-diagonal entries whose mirror image is stored too; 1.0 for a diagonal matrix."""
+        off = self.rows != self.indices
+        return float((self.mirror[off] >= 0).mean()) if off.any() else 1.0
+
+    @cached_property
+    def empty_row(self) -> int:
+        """The first row without an entry, or -1."""
+        lengths = np.diff(self.indptr)
+        return int(np.argmin(lengths)) if lengths.size and lengths.min() == 0 else -1
+
+    def __reduce__(self):
+        return Pattern, (np.array(self.indptr), np.array(self.indices), self.shape)
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.shape[0]}x{self.shape[1]}, nnz={self.nnz}, {self.indices.dtype})"
+
+
+def canonical_pattern(rows, cols, shape) -> tuple[Pattern, np.ndarray | None]:
+    """Sort triplets and merge repeats.
+
+    Returns the Pattern and `slots`, the place of each triplet among the canonical values, or None where the
+    triplets were canonical already.
+    """
+    shape = check_shape("shape", shape)
+    rows, cols = integers("rows", rows), integers("cols", cols)
+    if rows.shape != cols.shape:
+        raise ValueError(
+            f"rows and cols must have the same length, one pair per value; got {rows.size} and {cols.size}."
+        )
+    for name, index, size in (("rows", rows, shape[0]), ("cols", cols, shape[1])):
+        if index.size and (index.min() < 0 or index.max() >= size):
+            at = int(np.flatnonzero((index < 0) | (index >= size))[0])
+            raise ValueError(
+                f"{name} must lie in [0, {size}) for shape {shape}; {name}[{at}] is {index[at]}: "
+                "negative indices are not wrapped, and indices count from 0."
+            )
+    rows, cols = narrow(rows, cols, shape)
+    indptr, indices, slots = _kernels.canonicalise(rows, cols, *shape)
+    identity = len(indices) == len(slots) and bool((slots == np.arange(len(slots), dtype=slots.dtype)).all())
+    return Pattern(indptr, indices, shape), None if identity else slots
+
+
+def check_shape(owner: str, shape) -> tuple[int, int]:
+    """Return a matrix shape as two Python ints."""
+    try:
+        rows, cols = (int(s) for s in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"{owner} must be a pair (rows, columns) of integers; got {describe(shape)}.") from None
+    if rows < 0 or cols < 0:
+        raise ValueError(f"{owner} must not be negative; got ({rows}, {cols}).")
+    return rows, cols
+
+
+def integers(name: str, index) -> np.ndarray:
+    """Return an index array as a 1-D NumPy integer array, unchanged in value."""
+    array = np.asarray(index)
+    if array.size == 0 and array.ndim == 1:
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must be a 1-D array of integers; got {describe(array)}"
+            + (": are values and index arrays swapped?" if array.dtype.kind in "fc" else ".")
+        )
+    if array.dtype == np.uint64:
+        if array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{name} must fit into int64; its largest value is {array.max()}.")
+        array = array.astype(np.int64)
+    return array
+
+
+def narrow(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Give both index arrays one dtype: int32 where sizes, counts and values fit it, else int64."""
+    fits = max(*shape, first.size, second.size) < _INT32_MAX and all(
+        a.size == 0 or a.dtype.itemsize < 4 or (-_INT32_MAX <= a.min() and a.max() <= _INT32_MAX)
+        for a in (first, second)
+    )
+    dtype = np.int32 if fits else np.int64
+    return np.ascontiguousarray(first, dtype), np.ascontiguousarray(second, dtype)
+
+
+def defect_sentence(code: int, position: int, value: int, shape, nnz: int, indptr_size: int) -> str:
+    """Say what is wrong with CSR index arrays."""
+    n_rows, n_cols = shape
+    return {
+        1: f"indices must be sorted without repeats within each row; entry {position} ({value}) is not: "
+        "use backsolve.CSR or backsolve.coo, which sort.",
+        -1: f"indptr must have length rows + 1 = {n_rows + 1} for shape {tuple(shape)}; got {indptr_size}.",
+        -2: f"indptr must start with 0; got indptr[0] = {value}.",
+        -3: f"indptr must not decrease; indptr[{position}] = {value} is less than the entry before it.",
+        -4: f"indptr must end with the number of indices, {nnz}; got indptr[{n_rows}] = {value}.",
+        -5: f"indices must lie in [0, {n_cols}) for shape {tuple(shape)}; indices[{position}] is {value}: "
+        "indices count from 0.",
+    }[code]

@@ -1,0 +1,96 @@
+"""One solve and its adjoints: the method, the targets, and the factors of one set of values."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .errors import SolveError, SolveWarning
+from .methods import AbstractMethod, Outcome, Target
+from .options import Adjoint
+from .solution import Solution
+from .status import Status
+
+__all__ = ["Factored", "Plan"]
+
+_log = logging.getLogger("backsolve")
+
+
+class Factored:
+    """The prepared state for one set of values: made at first use, shared by a solve and all its derivatives."""
+
+    def __init__(self):
+        self._state: Any = None
+        self._lock = threading.Lock()
+        self.failed: np.ndarray | None = None
+        """Items whose forward solve failed, (batch,) booleans; None if none did. Their gradients are NaN."""
+
+    def state(self, method: AbstractMethod, operator: Any) -> Any:
+        """Prepare `operator` unless that has been done."""
+        with self._lock:
+            if self._state is None:
+                self._state = method.prepare(operator)
+            return self._state
+
+
+class Plan:
+    """Everything about a solve that is not a number: operator structure, method, targets, what to do on failure."""
+
+    def __init__(
+        self, A: Any, method: AbstractMethod, target: Target, adjoint: Adjoint, on_failure: str, keep_best: bool
+    ):
+        self.template = A
+        self.method = method
+        self.targets = {
+            False: target,
+            True: Target(
+                target.rtol if adjoint.rtol is None else adjoint.rtol,
+                target.atol if adjoint.atol is None else adjoint.atol,
+            ),
+        }
+        self.on_failure = {False: on_failure, True: adjoint.on_failure or on_failure}
+        self.keep_best = keep_best
+
+    def run(self, factored: Factored, data: Any, b: Any, *, adjoint: bool, backward: bool) -> Outcome:
+        """Solve on plain arrays: data (batch, ...), b (batch, n, k).
+
+        `adjoint` says which system, A or Aᴴ; `backward` says whose targets and failure policy hold. Raises or
+        warns as asked; values of failed items are NaN unless the best iterate was asked for.
+        """
+        operator = self.template.on(data)
+        state = factored.state(self.method, operator)
+        outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint)
+        if not outcome.converged:
+            self._report(outcome, backward)
+            self._blank(outcome, backward)
+            if not backward:
+                factored.failed = outcome.status <= 0
+        return outcome
+
+    def _report(self, outcome: Outcome, backward: bool) -> None:
+        policy = self.on_failure[backward]
+        solution = self.solution(outcome)
+        where = "the adjoint (backward) solve failed" if backward else "the solve failed"
+        message = f"{where}: {solution.message}"
+        _log.info(message)
+        if policy == "raise":
+            raise SolveError(message, solution)
+        if policy == "warn":
+            warnings.warn(SolveWarning(message), stacklevel=2)
+
+    def _blank(self, outcome: Outcome, backward: bool) -> None:
+        lost = outcome.status <= 0
+        if self.keep_best and not backward:
+            lost = np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE))
+        if lost.any():
+            structure = self.template.structure
+            mask = np.broadcast_to(lost[:, None], (lost.size, outcome.x.shape[2]))
+            outcome.x = structure.choose(mask, outcome.x * float("nan"), outcome.x)
+
+    def solution(self, outcome: Outcome, x: Any = None) -> Solution:
+        """The outcome as the user sees it, still with one batch axis unless x says otherwise."""
+        return Solution(outcome.x if x is None else x, outcome.status, outcome.stats, self.method, [], outcome.detail)

@@ -1,0 +1,60 @@
+"""Which method solves with a matrix, and why: the first rule that holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .errors import describe
+from .methods import LU, METHODS, AbstractMethod, Cholesky, SuperLU
+
+__all__ = ["RULES", "choose_method", "explain"]
+
+
+def _dense(A: Any) -> bool:
+    return A.structure.kind == "dense"
+
+
+RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
+    (lambda A: _dense(A) and A.assumed == "spd", Cholesky(), "dense and declared positive definite"),
+    (_dense, LU(), "dense"),
+    (lambda A: True, SuperLU(), "sparse: a direct method gives every order of derivative from one factorization"),
+]
+"""(predicate, method, reason), read from the top."""
+
+
+def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
+    """Return the method object for A: a name, a method object, or "auto".
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the method cannot take A.
+    """
+    if method == "auto":
+        chosen = next(m for holds, m, _ in RULES if holds(A))
+    elif isinstance(method, str):
+        if method not in METHODS:
+            hint = "; local solves are not a method of solve" if method == "sublinear" else ""
+            known = ", ".join(map(repr, ("auto", *METHODS)))
+            raise ValueError(f"method must be one of {known}, or a method object; got {method!r}{hint}.")
+        chosen = METHODS[method]()
+    elif isinstance(method, tuple(METHODS.values())):
+        chosen = method
+    else:
+        raise ValueError(
+            f"method must be a name or a method object such as backsolve.SuperLU(); got {describe(method)}."
+        )
+    refusal = chosen.refuse(A)
+    if refusal:
+        raise ValueError(f"method {chosen.name!r} {refusal}; A is {A!r}.")
+    return chosen
+
+
+def explain(A: Any, method: Any = "auto") -> str:
+    """Say which method would solve with A, how, and why."""
+    chosen = choose_method(A, method)
+    if method != "auto":
+        return f"{chosen.name}, as named. {chosen.explain(A)}."
+    reason = next(why for holds, _, why in RULES if holds(A))
+    return f"{chosen.name}, since A is {reason}. {chosen.explain(A)}."

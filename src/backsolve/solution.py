@@ -1,0 +1,98 @@
+"""Result of a solve: the array, and what is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .status import Status
+
+__all__ = ["Solution", "Stats"]
+
+
+class Stats(NamedTuple):
+    """Measured facts about a solve, one entry per system of the batch (0-d for a single system).
+
+    Residuals are true residuals, recomputed from A, x and b in double precision; of several right-hand
+    sides the worst counts.
+    """
+
+    residual_norm: Any
+    """2-norm of b - A x."""
+    relative_residual: Any
+    """`residual_norm` over the 2-norm of b (0 where both vanish)."""
+    backward_error: Any
+    """norm(b - A x, inf) / (norm(A, inf) norm(x, inf) + norm(b, inf)) (Rigal and Gaches 1967)."""
+    componentwise_error: Any
+    """max |b - A x|_i / (|A| |x| + |b|)_i (Oettli and Prager 1964)."""
+    correction: Any
+    """Relative size of the last refinement step: an estimate of the error of x before it; NaN if none was needed."""
+    refinements: Any
+    """Steps of iterative refinement made."""
+    factorizations: Any
+    """Numeric factorizations made for this solve; 0 when an earlier one was used again."""
+    copies: Any
+    """Transfers between devices."""
+
+
+@dataclass(repr=False, eq=False)
+class Solution:
+    """What `solve_with_info` returns.
+
+    Attributes
+    ----------
+    x : array
+        The solution, in the framework, dtype and shape of the right-hand side. Systems whose status is
+        SINGULAR or NONFINITE hold NaN; of the other failures it is the best iterate.
+    status : int32 array of the batch shape
+        Codes of `Status`.
+    stats : Stats
+        Residuals and counts of the same shape.
+    method : AbstractMethod
+        What was run, with its options.
+    """
+
+    x: Any
+    status: Any
+    stats: Stats
+    method: Any
+    _adjoint: list = field(default_factory=list)
+    _detail: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether every system of the batch converged."""
+        return bool((np.asarray(self.status) > 0).all())
+
+    @property
+    def adjoint(self) -> Solution | None:
+        """The latest backward solve through `x` in eager mode; None before there was one."""
+        return self._adjoint[-1] if self._adjoint else None
+
+    @property
+    def message(self) -> str:
+        """One line per outcome: how many systems, how accurate, and what to do."""
+        status = np.asarray(self.status).reshape(-1)
+        lines = []
+        for code in sorted(set(status.tolist())):
+            which = np.flatnonzero(status == code)
+            name = Status(code).name
+            where = "" if status.size == 1 else f" ({which.size} of {status.size} systems, first {which[0]})"
+            errors = [
+                f"{label} {worst:.1e}"
+                for label, values in (("relative residual", "relative_residual"), ("backward error", "backward_error"))
+                if np.isfinite(worst := np.asarray(getattr(self.stats, values)).reshape(-1)[which].max())
+            ]
+            parts = [", ".join(errors), self._detail if code < 0 else "", Status(code).advice]
+            lines.append(f"{name}{where}: {'. '.join(p for p in parts if p)}.")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        shape = tuple(self.x.shape)
+        refinements = int(np.max(np.asarray(self.stats.refinements), initial=0))
+        return (
+            f"Solution: x of shape {shape} and dtype {self.x.dtype}, by {self.method}, "
+            f"{refinements} refinement step{'s' * (refinements != 1)}\n{self.message}"
+        )

@@ -1,0 +1,52 @@
+"""What became of a solve."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["Status"]
+
+
+class Status(IntEnum):
+    """Outcome of one system: positive converged, zero not run, negative failed.
+
+    The sign rule is PETSc's ``KSPConvergedReason``. `advice` says what to do about each.
+    """
+
+    NOT_RUN = 0
+    CONVERGED_RESIDUAL = 1
+    CONVERGED_BACKWARD = 2
+    SINGULAR = -1
+    INDEFINITE = -2
+    INACCURATE = -3
+    NONFINITE = -4
+
+    @property
+    def converged(self) -> bool:
+        """Whether the true residual, or the backward error made from it, met its target."""
+        return self > 0
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what this status means and what to do."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.NOT_RUN: "no solve has been run",
+    Status.CONVERGED_RESIDUAL: "the true residual met norm(b - A x) <= max(rtol norm(b), atol)",
+    Status.CONVERGED_BACKWARD: "the backward error is at rounding level: x solves a system within rounding of A x = b",
+    Status.SINGULAR: (
+        "A is singular, exactly or to working precision, so x is not determined: remove or ground the null space "
+        "(fix one unknown, add a small multiple of the identity), or use float64 if A is float32"
+    ),
+    Status.INDEFINITE: (
+        "A was declared positive definite and is not: declare assume='sym' (or 'her', 'general'), "
+        "or check the sign of A"
+    ),
+    Status.INACCURATE: (
+        "the residual stayed above its target: loosen rtol or atol, use float64, rescale the rows of A, "
+        "or check what was declared about A"
+    ),
+    Status.NONFINITE: "A or the right-hand side has a NaN or an infinity: look for the first step that made it",
+}
