@@ -29,7 +29,7 @@ bench: .venv/.installed
 .venv/.environment: constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) scikit-build-core nanobind cmake ninja
-	$(INSTALL) numpy scipy array-api-compat torch matplotlib pytest hypothesis mpmath ruff pyright
+	$(INSTALL) numpy scipy array-api-compat torch matplotlib pytest hypothesis mpmath ruff 'pyright[nodejs]'
 	touch $@
 
 .venv/.installed: .venv/.environment $(NATIVE)

@@ -80,6 +80,12 @@ void bind_values(Class& c) {
     nb::gil_scoped_release release;
     (adjoint ? backsolve::row_sums<true, I, T> : backsolve::row_sums<false, I, T>)(p, data.data(), sums.data(), batch);
   }, "data"_a.noconvert(), "sums"_a.noconvert(), "adjoint"_a);
+  c.def("not_definite", [](const P& p, In<T, 1> data) {
+    if (p.n_cols != p.n_rows) throw nb::value_error("not_definite needs a square Pattern");
+    expect(data, {p.nnz()}, "data");
+    const auto [i, j] = backsolve::not_definite<I, T>(p, data.data());
+    return nb::make_tuple(i, j);
+  }, "data"_a.noconvert());
 }
 
 template <class I>
@@ -100,6 +106,11 @@ void bind_pattern(nb::module_& m, const char* name) {
   field("t_indptr", [](const P& p) -> const std::vector<I>& { return p.columns().indptr; });
   field("t_indices", [](const P& p) -> const std::vector<I>& { return p.columns().indices; });
   field("t_slot", [](const P& p) -> const std::vector<I>& { return p.columns().slot; });
+  c.def("diagonal", [](const P& p) { return own(p.diagonal()); });
+  c.def("mirrored", [](const P& p) {
+    const auto [off, both] = p.mirrored();
+    return nb::make_tuple(off, both);
+  });
   bind_values<I, double>(c);
   bind_values<I, float>(c);
   bind_values<I, std::complex<double>>(c);

@@ -11,6 +11,7 @@
 #include <complex>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "parallel.hpp"
@@ -36,7 +37,15 @@ inline std::complex<double> times(std::complex<double> a, std::complex<double> b
   return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
 }
 
-inline constexpr int kBlock = 8;  // columns that are summed in registers at a time
+// Calls block.template operator()<Width>(first) for runs of 8, 4, 2 and 1 columns, which are summed in registers.
+template <class Block>
+void for_columns(std::int64_t k, const Block& block) {
+  std::int64_t c = 0;
+  for (; k - c >= 8; c += 8) block.template operator()<8>(c);
+  if (k - c >= 4) block.template operator()<4>(c), c += 4;
+  if (k - c >= 2) block.template operator()<2>(c), c += 2;
+  if (k - c >= 1) block.template operator()<1>(c);
+}
 
 // Calls row(batch, i) for all rows of all batches, threads permitting.
 template <class I, class Row>
@@ -58,16 +67,15 @@ void matmat(const Pattern<I>& pattern, const T* data, const T* x, T* y, std::int
     const T* values = data + at * pattern.nnz();
     const T* in = x + at * n_in * k;
     T* out = y + (at * n_out + i) * k;
-    for (std::int64_t k0 = 0; k0 < k; k0 += kBlock) {
-      const int width = static_cast<int>(std::min<std::int64_t>(kBlock, k - k0));
-      W sum[kBlock] = {};
+    for_columns(k, [&]<int Width>(std::int64_t k0) {
+      W sum[Width] = {};
       for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
         const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
         const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
-        for (int c = 0; c < width; ++c) sum[c] += times(a, static_cast<W>(row[c]));
+        for (int c = 0; c < Width; ++c) sum[c] += times(a, static_cast<W>(row[c]));
       }
-      for (int c = 0; c < width; ++c) out[k0 + c] = static_cast<T>(sum[c]);
-    }
+      for (int c = 0; c < Width; ++c) out[k0 + c] = static_cast<T>(sum[c]);
+    });
   });
 }
 
@@ -89,12 +97,13 @@ void outer(const Pattern<I>& pattern, const T* y, const T* x, T* s, std::int64_t
   });
 }
 
-// What judges one column of a solve: maxima, then two sums.
+// What judges one column of a solve: maxima, then sums.
 struct Norms {
   double r_max = 0, x_max = 0, b_max = 0;
   double omega = 0;                   // max_i |r_i| / (|A||x| + |b|)_i (Oettli and Prager 1964)
   double r_scaled = 0, b_scaled = 0;  // max_i |r_i| / s_i and max_i |b_i| / s_i, s_i = sum_j |a_ij|
-  double r_square = 0, b_square = 0;
+  double r_square = 0, b_square = 0, x_square = 0;
+  double curvature = 0;  // Re x^H b
 
   static double larger(double a, double b) { return (b > a || b != b) ? b : a; }  // keeps NaN
   void add(const Norms& other) {
@@ -106,11 +115,13 @@ struct Norms {
     b_scaled = larger(b_scaled, other.b_scaled);
     r_square += other.r_square;
     b_square += other.b_square;
+    x_square += other.x_square;
+    curvature += other.curvature;
   }
 };
-inline constexpr int kNorms = 8;
+inline constexpr int kNorms = 10;
 
-// sums is (batch, n), the s_i of Norms; norms is (batch, k, 8) in the order of Norms.
+// sums is (batch, n), the s_i of Norms; norms is (batch, k, 10) in the order of Norms.
 template <bool Adjoint, class I, class T>
 void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, const double* sums, T* r,
               double* norms,
@@ -123,33 +134,33 @@ void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, 
     const T* values = data + at * pattern.nnz();
     const T* in = x + at * n * k;
     const std::int64_t here = (at * n + i) * k;
-    for (std::int64_t k0 = 0; k0 < k; k0 += kBlock) {
-      const int width = static_cast<int>(std::min<std::int64_t>(kBlock, k - k0));
-      W sum[kBlock] = {};
-      double scale[kBlock] = {};
+    for_columns(k, [&]<int Width>(std::int64_t k0) {
+      W sum[Width] = {};
+      double scale[Width] = {};
       for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
         const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
         const double size = magnitude(a);
         const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
-        for (int c = 0; c < width; ++c) {
+        for (int c = 0; c < Width; ++c) {
           const W v = static_cast<W>(row[c]);
           sum[c] += times(a, v);
           scale[c] += size * magnitude(v);
         }
       }
-      for (int c = 0; c < width; ++c) {
+      for (int c = 0; c < Width; ++c) {
         const W wanted = static_cast<W>(b[here + k0 + c]);
         const W rest = wanted - sum[c];
         r[here + k0 + c] = static_cast<T>(rest);
         const double size = magnitude(rest), b_size = magnitude(wanted);
         const double weight = scale[c] + b_size;
         const double s = sums[at * n + i];
-        const Norms now{size, magnitude(static_cast<W>(x[here + k0 + c])), b_size,
+        const W v = static_cast<W>(x[here + k0 + c]);
+        const Norms now{size, magnitude(v), b_size,
                         size == 0 ? 0.0 : size / weight, s > 0 ? size / s : size, s > 0 ? b_size / s : b_size,
-                        square(rest), square(wanted)};
+                        square(rest), square(wanted), square(v), std::real(times(conjugate(v), wanted))};
         partial[chunk * k + k0 + c].add(now);
       }
-    }
+    });
   });
   for (std::int64_t at = 0; at < batch; ++at)
     for (std::int64_t c = 0; c < k; ++c) {
@@ -157,7 +168,8 @@ void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, 
       for (std::int64_t part = 0; part < chunks; ++part) total.add(partial[(at * chunks + part) * k + c]);
       double* out = norms + (at * k + c) * kNorms;
       const double fields[kNorms] = {total.r_max,    total.x_max,    total.b_max,    total.omega,
-                                     total.r_scaled, total.b_scaled, total.r_square, total.b_square};
+                                     total.r_scaled, total.b_scaled, total.r_square, total.b_square,
+                                     total.x_square, total.curvature};
       std::copy(fields, fields + kNorms, out);
     }
 }
@@ -174,6 +186,28 @@ void row_sums(const Pattern<I>& pattern, const T* data, double* sums, std::int64
       sum += magnitude(static_cast<wide_t<T>>(values[Adjoint ? rows.slot[e] : e]));
     sums[at * n_out + i] = sum;
   });
+}
+
+// What O(nnz) can tell against a matrix being Hermitian positive definite: a diagonal entry that is not real and
+// positive, or a 2x2 minor a_ii a_jj - |a_ij|^2 that is not. Returns the place (i, j), or (-1, -1).
+template <class I, class T>
+std::pair<std::int64_t, std::int64_t> not_definite(const Pattern<I>& pattern, const T* data) {
+  const Rows<I>& rows = pattern.rows();
+  std::vector<double> scale(static_cast<std::size_t>(pattern.n_rows), 0.0);
+  for (std::int64_t i = 0; i < pattern.n_rows; ++i) {
+    for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e)
+      if (rows.indices[e] == i && std::imag(static_cast<wide_t<T>>(data[e])) == 0)
+        scale[i] = std::real(static_cast<wide_t<T>>(data[e]));
+    if (!(scale[i] > 0)) return {i, i};
+    scale[i] = std::sqrt(scale[i]);
+  }
+  constexpr double slack = 1 + 1e-6;  // rounding of single precision is no evidence
+  for (std::int64_t i = 0; i < pattern.n_rows; ++i)
+    for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+      const std::int64_t j = rows.indices[e];
+      if (j != i && magnitude(static_cast<wide_t<T>>(data[e])) >= scale[i] * scale[j] * slack) return {i, j};
+    }
+  return {-1, -1};
 }
 
 // The place of the first NaN or infinity, or -1.

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 namespace backsolve {
@@ -113,13 +114,43 @@ class Pattern {
     return backward_;
   }
 
+  // Place of each diagonal entry among the values, -1 where none is stored.
+  std::vector<I> diagonal() const {
+    std::vector<I> slots(static_cast<std::size_t>(std::min(n_rows, n_cols)), I{-1});
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(slots.size()); ++i) {
+      const auto begin = forward_.indices.begin() + forward_.indptr[i];
+      const auto end = forward_.indices.begin() + forward_.indptr[i + 1];
+      const auto found = std::lower_bound(begin, end, static_cast<I>(i));
+      if (found != end && *found == i) slots[i] = static_cast<I>(found - forward_.indices.begin());
+    }
+    return slots;
+  }
+
+  // Off-diagonal entries (i, j), and how many of them have (j, i) stored too: rows of A merged with those of its transpose.
+  std::pair<std::int64_t, std::int64_t> mirrored() const {
+    const auto& t = columns();
+    std::int64_t off = 0, both = 0;
+    for (std::int64_t i = 0; i < std::min(n_rows, n_cols); ++i) {
+      I u = t.indptr[i];
+      for (I e = forward_.indptr[i]; e < forward_.indptr[i + 1]; ++e) {
+        const I j = forward_.indices[e];
+        if (j == i) continue;
+        ++off;
+        while (u < t.indptr[i + 1] && t.indices[u] < j) ++u;
+        if (u < t.indptr[i + 1] && t.indices[u] == j) ++both;
+      }
+    }
+    return {off, both};
+  }
+
  private:
   Rows<I> forward_;
   mutable Rows<I> backward_;
   mutable std::once_flag transposed_;
 };
 
-// Triplets (row, column) in any order, with repeats, to canonical CSR: two stable counting sorts, O(nnz + n).
+// Triplets (row, column) in any order, with repeats, to canonical CSR: two stable counting sorts, O(nnz + n); a
+// dimension far above the number of triplets is sorted by comparison instead, without an array of its size.
 // slots[t] is the place of triplet t among the canonical values.
 template <class I>
 struct Canonical {
@@ -133,7 +164,13 @@ Canonical<I> canonicalise(const I* rows, const I* cols, std::int64_t count, std:
     if (rows[t] < 0 || rows[t] >= n_rows || cols[t] < 0 || cols[t] >= n_cols)
       throw std::invalid_argument("canonicalise: an index is out of range");
   const auto stable_by = [count](const I* key, std::int64_t size, const std::vector<I>* before) {
-    std::vector<I> next(static_cast<std::size_t>(size) + 1, 0), order(count);
+    std::vector<I> order(count);
+    if (size / 8 > count + 1024) {
+      if (before) order = *before; else std::iota(order.begin(), order.end(), I{0});
+      std::stable_sort(order.begin(), order.end(), [key](I a, I b) { return key[a] < key[b]; });
+      return order;
+    }
+    std::vector<I> next(static_cast<std::size_t>(size) + 1, 0);
     for (std::int64_t t = 0; t < count; ++t) ++next[key[t] + 1];
     std::partial_sum(next.begin(), next.end(), next.begin());
     for (std::int64_t t = 0; t < count; ++t) {

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-import scipy.sparse
 import torch
 from matplotlib.figure import Figure
+from scipy import io, sparse
 from scipy.sparse.csgraph import connected_components
 
 import backsolve as bs
@@ -40,13 +39,15 @@ class Grid:
     """Branches of a grid of n nodes and one slack bus, which is node n and has angle zero.
 
     `tail, head` (m,) are the ends of each branch and `theta` (m,) its susceptance in p.u.; the first `inner`
-    branches join two nodes, the others end at the slack bus. `injection` (n,) is in p.u.
+    branches join two nodes, the others end at the slack bus. `operator` knows their places in A; `injection`
+    (n,) is in p.u.
     """
 
     n: int
     inner: int
-    tail: np.ndarray
-    head: np.ndarray
+    operator: bs.CSR
+    tail: torch.Tensor
+    head: torch.Tensor
     theta: torch.Tensor
     injection: torch.Tensor
 
@@ -57,31 +58,31 @@ class Grid:
 
 def read_grid(folder):
     """Read the branches back from the stored matrix: off-diagonals, and row sums that are not rounding."""
-    B = scipy.sparse.csr_array(scipy.io.mmread(folder / "case2869pegase_Bdc.mtx.gz"))
-    b = np.asarray(scipy.io.mmread(folder / "case2869pegase_Bdc_rhs.mtx.gz"), dtype=float).ravel()
-    upper = scipy.sparse.triu(B, k=1).tocoo()
+    B = sparse.csr_array(io.mmread(folder / "case2869pegase_Bdc.mtx.gz"))
+    b = np.asarray(io.mmread(folder / "case2869pegase_Bdc_rhs.mtx.gz"), dtype=float).ravel()
+    upper = sparse.triu(B, k=1).tocoo()
     row_sum = B.sum(axis=1)
     grounded = np.flatnonzero(np.abs(row_sum) > 1e-9 * B.diagonal())
     tail = np.concatenate([upper.row, grounded])
     head = np.concatenate([upper.col, np.full(len(grounded), len(b))])
     theta = np.concatenate([-upper.data, row_sum[grounded]])
-    return Grid(len(b), upper.nnz, tail, head, torch.from_numpy(theta), torch.from_numpy(b))
+    i, j = upper.coords
+    places = np.concatenate([tail, j, i, j]), np.concatenate([tail, j, j, i])
+    operator = bs.coo(torch.zeros(len(places[0]), dtype=torch.float64), places, B.shape).assume("spd")
+    return Grid(len(b), upper.nnz, operator, *map(torch.from_numpy, (tail, head, theta, b)))
 
 
 def assemble(grid, theta):
     """Return A(theta), n x n: a branch adds 4 triplets, or 1 where it ends at the slack bus."""
-    i, j = grid.tail[: grid.inner], grid.head[: grid.inner]
     inner = theta[: grid.inner]
-    values = torch.cat([theta, inner, -inner, -inner])
-    rows, cols = np.concatenate([grid.tail, j, i, j]), np.concatenate([grid.tail, j, j, i])
-    return bs.coo(values, (rows, cols), (grid.n, grid.n)).assume("spd")
+    return grid.operator.with_data(torch.cat([theta, inner, -inner, -inner]))
 
 
 def flows(grid, theta, x=None):
     """Return the branch flows in p.u.: susceptance times angle difference; x is solved for if not given."""
     x = bs.solve(assemble(grid, theta), grid.injection) if x is None else x
     angle = torch.cat([x, x.new_zeros(1)])
-    return theta * (angle[grid.tail] - angle[grid.head])
+    return theta * (angle.index_select(0, grid.tail) - angle.index_select(0, grid.head))
 
 
 def overload(flow, rating, smooth=True):
@@ -94,8 +95,8 @@ def overload(flow, rating, smooth=True):
 def choose_outage(grid, flow):
     """Return the most loaded branch within one circuit's capacity whose loss leaves the grid connected."""
     for k in torch.argsort(flow.abs(), descending=True).tolist():
-        ends = np.delete(grid.tail, k), np.delete(grid.head, k)
-        graph = scipy.sparse.coo_array((np.ones(len(ends[0])), ends), shape=(grid.n + 1, grid.n + 1))
+        ends = np.delete(grid.tail.numpy(), k), np.delete(grid.head.numpy(), k)
+        graph = sparse.coo_array((np.ones(len(ends[0])), ends), shape=(grid.n + 1, grid.n + 1))
         parts = connected_components(graph, directed=False, return_labels=False)
         if parts == 1 and BASE_MVA * abs(flow[k]) <= CIRCUIT_MW:
             return k
@@ -154,7 +155,7 @@ def optimise(grid, theta, rating, chosen):
     u = torch.zeros(len(chosen), dtype=theta.dtype, requires_grad=True)
     adam, history = torch.optim.Adam([u], lr=LEARNING_RATE), []
     for step in range(STEPS + 1):
-        moved = theta.index_add(0, chosen, theta[chosen] * REACH * torch.tanh(u))
+        moved = theta.index_add(0, chosen, theta.index_select(0, chosen) * REACH * torch.tanh(u))
         flow = flows(grid, moved)
         value = overload(flow, rating)
         history.append([value.item(), overload(flow, rating, smooth=False).item()])
@@ -197,13 +198,12 @@ THE STRESS  branch {grid.name(lost)} is lost, which carried {carried:,.0f} MW: t
 def report_gradient(grid, times, sol, checks):
     """Print the times of one sensitivity analysis and its check."""
     (setup, forward, backward), count = 1000 * times, 2 * len(grid.tail)
-    there, back = (f"({bs.Status(int(s.status)).name}, backward error {s.stats.backward_error:.0e})"
-                   for s in (sol, sol.adjoint))
+    out, back = (f"{bs.Status(int(s.status)).name}, {s.stats.backward_error:.0e}" for s in (sol, sol.adjoint))
     print(f"""
 THE SENSITIVITY of the overload to all {count // 2:,} branches, from ONE backward pass (medians of 7 runs)
   set-up    {setup:6.1f} ms    assemble A(theta)
-  forward   {forward:6.1f} ms    factorize, solve, flows, overload {there}
-  backward  {backward:6.1f} ms    one more solve, same factor {back}
+  forward   {forward:6.1f} ms    factorize, solve, flows, overload ({out} backward error)
+  backward  {backward:6.1f} ms    one more solve, same factor ({back} backward error)
   (central differences: {count:,} forward passes, about {count * (setup + forward) / 1000:.0f} s)
 
   checked on branch              backward  differences     relative  relative
@@ -215,24 +215,27 @@ THE SENSITIVITY of the overload to all {count // 2:,} branches, from ONE backwar
 def report_result(grid, rating, flow3, theta, moved, gradient, chosen):
     """Print the overload of the three states and the ten worst lines."""
     loading3 = [100 * flow.abs() / rating for flow in flow3]
-    rows = {"smooth overload (minimised), MW": [overload(flow, rating).item() for flow in flow3],
-            "overload, MW": [overload(flow, rating, smooth=False).item() for flow in flow3],
-            "overloaded branches": [int((loading > 100).sum()) for loading in loading3],
-            "worst loading, % of rating": [loading.max().item() for loading in loading3]}
+    rows = {
+        "smooth overload (minimised), MW": [overload(flow, rating).item() for flow in flow3],
+        "overload, MW": [overload(flow, rating, smooth=False).item() for flow in flow3],
+        "overloaded branches": [int((loading > 100).sum()) for loading in loading3],
+        "worst loading, % of rating": [loading.max().item() for loading in loading3],
+    }
     print(f"\n{'THE RESULT':<30}{'before loss':>13}{'after loss':>13}{'optimised':>13}{'change':>9}")
     for label, (base, after, best) in rows.items():
         print(f"  {label:<31}{base:10,.0f}{after:13,.0f}{best:13,.0f}{best / after - 1:>+9.0%}")
     shift = moved / theta - 1
-    print(f"""  {int((shift[chosen].abs() > 0.95 * REACH).sum())} of the {len(chosen)} end near their limit.
+    near = int((shift[chosen].abs() > 0.95 * REACH).sum())
+    print(f"""  {near} of the {len(chosen)} branches end near their limit.
   What is lowered is the total: a few lines carry more so that many carry less.
 
 TEN WORST LINES         rating    before     after  optimised   overload, MW     moved
   from-to node              MW  loss, %   loss, %          %       per +1 %        by""")
     for k in torch.argsort(loading3[1], descending=True)[:10].tolist():
         base, after, best = (loading[k] for loading in loading3)
-        change = f"{shift[k]:+.0%}" if k in chosen else "-"
-        print(f"  {grid.name(k):<16}{BASE_MVA * rating[k]:12,.0f}{base:9.0f}{after:10.0f}{best:11.0f}"
-              f"{theta[k] * gradient[k] / 100:15.1f}{change:>10}")
+        slope, change = theta[k] * gradient[k] / 100, f"{shift[k]:+.0%}" if k in chosen else "-"
+        row = f"{BASE_MVA * rating[k]:8,.0f}{base:9.0f}{after:10.0f}{best:11.0f}{slope:15.1f}{change:>10}"
+        print(f"  {grid.name(k):<20}{row}")
 
 
 def draw(path, rating, flow3, relative, chosen, history, shown=60):
@@ -244,16 +247,16 @@ def draw(path, rating, flow3, relative, chosen, history, shown=60):
         loading = 100 * (flow.abs() / rating).sort(descending=True).values[:shown]
         left.step(np.arange(1, shown + 1), loading, where="mid", color=colour, label=label, lw=2)
     left.axhline(100, color="k", ls="--", lw=1, label="made rating")
-    left.set(xlabel=f"the {shown} most loaded branches, sorted", ylabel="loading (% of made rating)",
-             title="Line loadings", ylim=(50, None), xlim=(0, shown))
+    left.set(xlabel=f"the {shown} most loaded branches, sorted", ylabel="loading (% of made rating)")
+    left.set(title="Line loadings", ylim=(50, None), xlim=(0, shown))
     right.plot(history[:, 0], color="tab:blue", lw=2, label="smooth measure, minimised")
     right.plot(history[:, 1], color="k", ls=":", lw=2, label="overload itself")
-    right.set(xlabel="optimisation step", ylabel="total overload (MW)", title="Overload while optimising",
-              ylim=(0, None))
+    right.set(title="Overload while optimising", ylim=(0, None))
+    right.set(xlabel="optimisation step", ylabel="total overload (MW)")
     below.plot(relative, ".", color="0.6", ms=4, label=f"all {len(relative):,} branches")
     below.plot(chosen, relative[chosen], "o", color="tab:blue", ms=5, label=f"the {len(chosen)} moved")
-    below.set(xlabel="branch (number)", ylabel="change of overload\n(MW per +1 % susceptance)",
-              title="Sensitivity to every branch, from one backward pass")
+    below.set(xlabel="branch (number)", ylabel="change of overload\n(MW per +1 % susceptance)")
+    below.set(title="Sensitivity to every branch, from one backward pass")
     for axes, corner in ((left, "upper right"), (right, "lower right"), (below, "lower right")):
         axes.legend(frameon=False, loc=corner, ncols=2 if axes is below else 1)
         axes.grid(alpha=0.3)
@@ -282,10 +285,9 @@ def main(argv=None):
     chosen = torch.argsort(relative.abs(), descending=True)[:CONTROLLED]
     print(f"\nTHE REMEDY  the {CONTROLLED} most sensitive branches may change by +-{REACH:.0%}")
     moved, history = optimise(grid, theta, rating, chosen)
-    flow3 = [flows(grid, t) for t in (grid.theta, theta, moved)]
+    flow3 = [flow, flows(grid, theta), flows(grid, moved)]
     report_result(grid, rating, flow3, theta, moved, gradient, chosen)
     draw(output, rating, flow3, relative, chosen, history)
-
     worst = max(error for *_, error in checks)
     passed = worst <= TOLERANCE and history[-1, 0] < history[0, 0]
     print(f"""

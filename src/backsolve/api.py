@@ -38,7 +38,7 @@ def aslinearoperator(A: Any) -> AbstractLinearOperator:
     >>> bs.aslinearoperator(sp.eye_array(3, format="csr"))
     CSR(3x3, nnz=3, float64)
     """
-    return A if isinstance(A, AbstractLinearOperator) else frontend_of(A).asoperator(A)
+    return A if isinstance(A, AbstractLinearOperator) else operator(frontend_of(A), A, None)
 
 
 def solve(

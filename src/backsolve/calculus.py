@@ -50,9 +50,9 @@ def solve_jvp(ops, data, x, data_dot, b_dot, adjoint):
 
 
 def solve_vjp(ops, data, x, g, adjoint, wants):
-    """Aᴴ λ = g,  b̄ = λ,  θ̄ = -outer(λ, x)."""
+    """Aᴴ λ = g,  b̄ = λ,  θ̄ = outer(-λ, x)."""
     lam = ops.solve(data, g, not adjoint)
-    data_bar = -(ops.outer(x, lam) if adjoint else ops.outer(lam, x)) if wants[0] else None
+    data_bar = (ops.outer(x, -lam) if adjoint else ops.outer(-lam, x)) if wants[0] else None
     return data_bar, lam if wants[1] else None
 
 

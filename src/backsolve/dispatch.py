@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
-
 from .errors import describe
 from .methods.base import check_rtol_once
 from .operators import AbstractLinearOperator
@@ -14,9 +12,9 @@ from .options import Adjoint, check_assume, check_on_failure
 from .plan import Factored, Plan
 from .select import choose_method
 from .shapes import check_rhs
-from .solution import Solution, Stats
+from .solution import Solution, solution_of
 
-__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "solution_of", "square"]
+__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square"]
 
 _OTHER_FRAMEWORKS = {"jax": ("Array",), "tensorflow": ("Tensor", "Variable", "SparseTensor")}
 
@@ -26,13 +24,17 @@ def frontend_of(*values: Any) -> Any:
     values = tuple(v.data if isinstance(v, AbstractLinearOperator) else v for v in values)
     found = {framework for v in values if (framework := _framework(v))}
     if len(found) > 1:
-        raise TypeError(f"A and b must come from one framework; got {' and '.join(sorted(found))}: convert one.")
+        raise TypeError(
+            f"A, b and other arrays must come from one framework; got {' and '.join(sorted(found))}: convert one."
+        )
     if found == {"torch"}:
         from .frontends import torch as frontend
 
         return frontend
     if found:
-        raise TypeError(f"{found.pop()} arrays are not supported; pass NumPy arrays or torch tensors.")
+        raise TypeError(
+            f"arrays must be NumPy's or torch tensors; got one of {found.pop()}: convert it with numpy.asarray."
+        )
     from .frontends import numpy as frontend
 
     return frontend
@@ -53,12 +55,12 @@ def info(frontend: Any, A: Any, b: Any, plan: Plan, factored: Factored, adjoint:
     """Solve and wrap the outcome; in torch with the cell that backward will fill."""
     if frontend.name == "numpy":
         x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint)
-        return solution_of(plan, outcome, layout, x)
+        return solution_of(plan.method, outcome, layout, x)
     box: list = []
     x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint, box)
-    sol = solution_of(plan, outcome, layout, x, frontend.from_host)
+    sol = solution_of(plan.method, outcome, layout, x, frontend.from_host)
     sol._adjoint = BackwardCell(
-        box, lambda last, lam: solution_of(plan, last, layout, frontend.restore(layout, lam), frontend.from_host)
+        box, lambda last, lam: solution_of(plan.method, last, layout, frontend.restore(layout, lam), frontend.from_host)
     )  # type: ignore[assignment]
     return sol
 
@@ -76,16 +78,6 @@ class BackwardCell:
         return self.make(*self.box[-1])
 
 
-def solution_of(plan: Plan, outcome: Any, layout: Any, x: Any, convert: Any = np.asarray) -> Solution:
-    """The outcome with its verdicts in the batch shape of x."""
-
-    def spread(values: np.ndarray) -> Any:
-        return convert(np.array(np.broadcast_to(layout.per_item(values), layout.batch)))
-
-    stats = Stats(*(spread(v) for v in outcome.stats))
-    return Solution(x, spread(outcome.status), stats, plan.method, [], outcome.detail)
-
-
 def inputs(A: Any, b: Any, assume: str | None) -> tuple[Any, AbstractLinearOperator, Any]:
     frontend = frontend_of(A, b)
     A = square(operator(frontend, A, assume))
@@ -95,15 +87,21 @@ def inputs(A: Any, b: Any, assume: str | None) -> tuple[Any, AbstractLinearOpera
 
 
 def operator(frontend: Any, A: Any, assume: str | None) -> AbstractLinearOperator:
-    if callable(A) and not hasattr(A, "shape"):
-        raise TypeError(f"A must be an array, a sparse matrix or a linear operator; got {describe(A)}.")
+    if callable(A):
+        raise TypeError(
+            f"A must be an array, a sparse matrix or a backsolve operator; got {describe(A)}: "
+            "a function that applies A is not enough for a direct method, pass the matrix itself."
+        )
     A = frontend.asoperator(A)
     return A if assume is None else A.assume(check_assume(assume))
 
 
 def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
     if A.shape[0] != A.shape[1]:
-        raise ValueError(f"A must be square, as many equations as unknowns; got shape {A.shape}.")
+        raise ValueError(
+            f"A must be square, as many equations as unknowns; got shape {A.shape}: "
+            "for least squares solve the normal equations or the augmented system."
+        )
     return A
 
 

@@ -33,9 +33,11 @@ class SolveWarning(UserWarning):
 
 def describe(value: object) -> str:
     """Name a value for an error message: short values as they are, arrays by type, dtype and shape."""
+    kind, text = type(value).__name__, repr(value)
     shape = getattr(value, "shape", None)
-    if shape is not None and hasattr(value, "dtype"):
+    if hasattr(value, "dtype") and isinstance(shape, tuple) and (shape or len(text) > 60):
         module = type(value).__module__.split(".")[0]
-        return f"{module} {type(value).__name__} of dtype {value.dtype} and shape {tuple(shape)}"  # type: ignore[attr-defined]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."
+        return f"{module} {kind} of dtype {value.dtype} and shape {tuple(shape)}"  # type: ignore[attr-defined]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"the {'class' if isinstance(value, type) else kind} {value.__qualname__}"
+    return text if len(text) <= 60 else f"{kind} {text[:50]}..."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .dispatch import inputs, make_plan, solution_of
+from .dispatch import inputs, make_plan
 from .plan import Factored, Plan
-from .solution import Solution
+from .solution import Solution, solution_of
 
 __all__ = ["jvp", "vjp"]
 
@@ -48,9 +48,9 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
 
     def pullback(g: Any) -> tuple[Any, Any, Solution]:
         data_bar, b_bar, last, lam = pull(g)
-        return data_bar, b_bar, solution_of(plan, last, layout, lam)
+        return data_bar, b_bar, solution_of(plan.method, last, layout, lam)
 
-    return solution_of(plan, outcome, layout, x), pullback
+    return solution_of(plan.method, outcome, layout, x), pullback
 
 
 def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any) -> tuple[Solution, Solution]:
@@ -87,7 +87,7 @@ def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any)
     """
     frontend, A, b, plan = _explicit("jvp", A, b, options)
     x, outcome, layout, x_dot, last = frontend.jvp(A, b, data_dot, b_dot, plan, Factored())
-    return solution_of(plan, outcome, layout, x), solution_of(plan, last, layout, x_dot)
+    return solution_of(plan.method, outcome, layout, x), solution_of(plan.method, last, layout, x_dot)
 
 
 def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any, Plan]:

@@ -30,9 +30,16 @@ class Factorization:
         The same factors, solving Aᴴ x = b.
     """
 
-    def __init__(self, A: AbstractLinearOperator, plan: Plan, factored: Factored, adjoint: bool = False):
+    def __init__(
+        self,
+        A: AbstractLinearOperator,
+        plan: Plan,
+        factored: Factored,
+        adjoint: bool = False,
+        stamp: int | None = None,
+    ):
         self.A, self._plan, self._factored, self._is_adjoint = A, plan, factored, adjoint
-        self._stamp = _stamp(A.data)
+        self._stamp = _stamp(A.data) if stamp is None else stamp
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +54,7 @@ class Factorization:
     @property
     def adjoint(self) -> Factorization:
         """The view that solves Aᴴ x = b; F.adjoint.adjoint solves A x = b again."""
-        return Factorization(self.A, self._plan, self._factored, not self._is_adjoint)
+        return Factorization(self.A, self._plan, self._factored, not self._is_adjoint, self._stamp)
 
     def solve(self, b: Any) -> Any:
         """Solve for b of shape (n,) or (..., n, k).
@@ -150,4 +157,4 @@ def _stamp(data: Any) -> int:
     version = getattr(data, "_version", None)
     if version is not None:
         return version
-    return hash(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data.toreadonly())
+    return hash(np.asarray(data).tobytes())

@@ -53,7 +53,10 @@ class Full:
         scale = xp.where(sums > 0, sums, xp.ones_like(sums))[..., None]
         omega = xp.where(size == 0, size, size / xp.where(weight > 0, weight, xp.ones_like(weight)))
         maxima = (size, x_size, b_size, omega, size / scale, b_size / scale)
-        sums_of = (size * size, b_size * b_size)
+        curvature = (
+            xp.real(xp.conj(wide_x) * wide_b) if xp.isdtype(wide_x.dtype, "complex floating") else wide_x * wide_b
+        )
+        sums_of = (size * size, b_size * b_size, x_size * x_size, curvature)
         if self.shape[0] == 0 or b.shape[2] == 0:
             return b, np.zeros((b.shape[0], b.shape[2], len(NORMS)))
         norms = xp.stack([xp.max(v, axis=1) for v in maxima] + [xp.sum(v, axis=1) for v in sums_of], axis=-1)
@@ -89,10 +92,10 @@ class Full:
         return self.linalg.xp.astype(self.linalg.like(b, array), real.dtype)
 
     def first_nonfinite(self, array) -> tuple[Any, tuple[int, ...]]:
-        """The first NaN or infinity, and its index."""
+        """The first NaN or infinity, and its index; (None, ()) if there is none."""
         host = self.to_numpy(array)
-        place = np.argwhere(~np.isfinite(host))[0]
-        return host[tuple(place)], tuple(place.tolist())
+        places = np.argwhere(~np.isfinite(host))
+        return (host[tuple(places[0])], tuple(places[0].tolist())) if len(places) else (None, ())
 
     # -- facts, as `Pattern` has them -----------------------------------------------------------------------
 

@@ -25,14 +25,14 @@ def check_tolerance(owner: str, name: str, value: object, below: float = float("
 
 def check_on_failure(value: object) -> str:
     """Return `value` if it is one of "raise", "warn", "return"."""
-    if value not in _ON_FAILURE:
+    if not isinstance(value, str) or value not in _ON_FAILURE:
         raise ValueError(f"on_failure must be one of 'raise', 'warn', 'return'; got {describe(value)}.")
     return str(value)
 
 
 def check_assume(value: object) -> str:
     """Return `value` if it names a property that a solve can use."""
-    if value not in ASSUMPTIONS:
+    if not isinstance(value, str) or value not in ASSUMPTIONS:
         raise ValueError(f"assume must be one of {', '.join(map(repr, ASSUMPTIONS))}; got {describe(value)}.")
     return str(value)
 

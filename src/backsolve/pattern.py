@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from operator import index as as_int
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from .errors import describe
 __all__ = ["NORMS", "Pattern", "canonical_pattern"]
 
 _INT32_MAX = np.iinfo(np.int32).max
+_INT64_MAX = np.iinfo(np.int64).max
 
-NORMS = ("r_max", "x_max", "b_max", "omega", "r_scaled", "b_scaled", "r_square", "b_square")
+NORMS = ("r_max", "x_max", "b_max", "omega", "r_scaled", "b_scaled", "r_square", "b_square", "x_square", "curvature")
 """Fields that `residual` measures for each column."""
 
 
@@ -31,6 +33,8 @@ class Pattern:
     indptr : (n_rows + 1,) integers
     indices : (nnz,) integers
     shape : (n_rows, n_cols)
+    index_dtype : {"int32", "int64"}, optional
+        Asks for wider indices than needed, to share them with what needs int64.
 
     Raises
     ------
@@ -40,9 +44,9 @@ class Pattern:
 
     kind = "csr"
 
-    def __init__(self, indptr, indices, shape: tuple[int, int]):
-        self.shape = check_shape("Pattern", shape)
-        indptr, indices = narrow(integers("indptr", indptr), integers("indices", indices), self.shape)
+    def __init__(self, indptr, indices, shape: tuple[int, int], index_dtype: str | None = None):
+        self.shape = check_shape("Pattern: shape", shape)
+        indptr, indices = narrow(integers("indptr", indptr), integers("indices", indices), self.shape, index_dtype)
         code, position, value = _kernels.diagnose(indptr, indices, *self.shape)
         if code:
             raise ValueError(defect_sentence(code, position, value, self.shape, len(indices), len(indptr)))
@@ -69,7 +73,7 @@ class Pattern:
         return s
 
     def residual(self, data, x, b, sums, adjoint: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """b - A x (or Aᴴ x), and the norms NORMS of each column, (batch, k, 8) float64; sums from `row_sums`."""
+        """b - A x (or Aᴴ x), and the norms NORMS of each column, (batch, k, 10) float64; sums from `row_sums`."""
         r = np.empty_like(b)
         norms = np.empty((b.shape[0], b.shape[2], len(NORMS)))
         self._core.residual(data, x, b, sums, r, norms, adjoint)
@@ -80,6 +84,14 @@ class Pattern:
         sums = np.empty((data.shape[0], self.shape[1 if adjoint else 0]))
         self._core.row_sums(data, sums, adjoint)
         return sums
+
+    def not_definite(self, data) -> tuple[int, int] | None:
+        """A place (i, j) that disproves Hermitian positive definiteness of (nnz,) values, if O(nnz) finds one.
+
+        (i, i): the diagonal entry is not real and positive; (i, j): nor is the 2x2 minor of rows i and j.
+        """
+        i, j = self._core.not_definite(data)
+        return None if i < 0 else (i, j)
 
     # -- small things that methods need of plain arrays -------------------------------------------------
 
@@ -110,9 +122,9 @@ class Pattern:
 
     @staticmethod
     def first_nonfinite(array: np.ndarray) -> tuple[Any, tuple[int, ...]]:
-        """The first NaN or infinity, and its index."""
-        place = np.argwhere(~np.isfinite(array))[0]
-        return array[tuple(place)], tuple(place.tolist())
+        """The first NaN or infinity, and its index; (None, ()) if there is none."""
+        places = np.argwhere(~np.isfinite(array))
+        return (array[tuple(places[0])], tuple(places[0].tolist())) if len(places) else (None, ())
 
     # -- facts ------------------------------------------------------------------------------------------
 
@@ -155,27 +167,22 @@ class Pattern:
     @cached_property
     def diagonal(self) -> np.ndarray:
         """Place of each diagonal entry among the values, -1 where none is stored: (min(shape),)."""
-        slots = np.full(min(self.shape), -1, dtype=np.int64)
-        at = np.flatnonzero(self.rows == self.indices)
-        slots[self.indices[at]] = at
-        return slots
+        return self._core.diagonal()
 
     @cached_property
-    def mirror(self) -> np.ndarray:
-        """Place of entry (j, i) for each entry (i, j), -1 where it is not stored: (nnz,)."""
-        # Entries are in the order of i·n + j, the columns of the transpose in that of j·n + i.
-        n = max(self.shape)
-        here = self.rows.astype(np.int64) * n + self.indices
-        there = self.indices.astype(np.int64) * n + self.rows
-        at = np.searchsorted(here, there)
-        at[at == self.nnz] = 0
-        return np.where(here[at] == there, at, -1) if self.nnz else at
+    def has_full_diagonal(self) -> bool:
+        """Whether every diagonal entry is stored."""
+        return bool((self.diagonal >= 0).all())
 
     @cached_property
     def symmetry(self) -> float:
         """Share of the off-diagonal entries whose mirror image is stored too; 1.0 for a diagonal matrix."""
-        off = self.rows != self.indices
-        return float((self.mirror[off] >= 0).mean()) if off.any() else 1.0
+        off, both = self._core.mirrored()
+        return both / off if off else 1.0
+
+    def entry(self, slot: int) -> tuple[int, int]:
+        """Row and column of the value at place `slot`."""
+        return int(np.searchsorted(self.indptr, slot, "right")) - 1, int(self.indices[slot])
 
     @cached_property
     def empty_row(self) -> int:
@@ -184,7 +191,7 @@ class Pattern:
         return int(np.argmin(lengths)) if lengths.size and lengths.min() == 0 else -1
 
     def __reduce__(self):
-        return Pattern, (np.array(self.indptr), np.array(self.indices), self.shape)
+        return Pattern, (np.array(self.indptr), np.array(self.indices), self.shape, str(self.indices.dtype))
 
     def __repr__(self) -> str:
         return f"Pattern({self.shape[0]}x{self.shape[1]}, nnz={self.nnz}, {self.indices.dtype})"
@@ -218,11 +225,13 @@ def canonical_pattern(rows, cols, shape) -> tuple[Pattern, np.ndarray | None]:
 def check_shape(owner: str, shape) -> tuple[int, int]:
     """Return a matrix shape as two Python ints."""
     try:
-        rows, cols = (int(s) for s in shape)
+        rows, cols = (as_int(s) for s in shape)
     except (TypeError, ValueError):
-        raise ValueError(f"{owner} must be a pair (rows, columns) of integers; got {describe(shape)}.") from None
-    if rows < 0 or cols < 0:
-        raise ValueError(f"{owner} must not be negative; got ({rows}, {cols}).")
+        raise ValueError(
+            f"{owner} must be a pair (rows, columns) of integers; got {describe(shape)}: for one square matrix (n, n)."
+        ) from None
+    if not (0 <= rows < _INT64_MAX and 0 <= cols < _INT64_MAX):
+        raise ValueError(f"{owner} must lie in [0, 2⁶³ - 1); got ({rows}, {cols}): count rows and columns.")
     return rows, cols
 
 
@@ -234,22 +243,33 @@ def integers(name: str, index) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be a 1-D array of integers; got {describe(array)}"
-            + (": are values and index arrays swapped?" if array.dtype.kind in "fc" else ".")
+            + (
+                ": are values and index arrays swapped?"
+                if array.dtype.kind in "fc"
+                else ": convert it with astype('int64')."
+            )
         )
     if array.dtype == np.uint64:
         if array.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"{name} must fit into int64; its largest value is {array.max()}.")
+            raise ValueError(
+                f"{name} must fit into int64; its largest value is {array.max()}: did a negative index become unsigned?"
+            )
         array = array.astype(np.int64)
     return array
 
 
-def narrow(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Give both index arrays one dtype: int32 where sizes, counts and values fit it, else int64."""
+def narrow(first, second, shape: tuple[int, int], wanted: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Give both index arrays one dtype: int32 where sizes, counts and values fit it, else or if wanted int64."""
     fits = max(*shape, first.size, second.size) < _INT32_MAX and all(
         a.size == 0 or a.dtype.itemsize < 4 or (-_INT32_MAX <= a.min() and a.max() <= _INT32_MAX)
         for a in (first, second)
     )
-    dtype = np.int32 if fits else np.int64
+    if wanted not in (None, "int32", "int64") or (wanted == "int32" and not fits):
+        raise ValueError(
+            f"Pattern: index_dtype must be 'int64', or 'int32' where sizes and indices are below {_INT32_MAX}; "
+            f"got {describe(wanted)} for shape {shape}: leave it out."
+        )
+    dtype = np.int32 if fits and wanted != "int64" else np.int64
     return np.ascontiguousarray(first, dtype), np.ascontiguousarray(second, dtype)
 
 

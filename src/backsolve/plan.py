@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,6 @@ class Factored:
     def __init__(self):
         self._state: Any = None
         self._lock = threading.Lock()
-        self.failed: np.ndarray | None = None
-        """Items whose forward solve failed, (batch,) booleans; None if none did. Their gradients are NaN."""
 
     def state(self, method: AbstractMethod, operator: Any) -> Any:
         """Prepare `operator` unless that has been done."""
@@ -55,25 +54,34 @@ class Plan:
         self.on_failure = {False: on_failure, True: adjoint.on_failure or on_failure}
         self.keep_best = keep_best
 
-    def run(self, factored: Factored, data: Any, b: Any, *, adjoint: bool, backward: bool) -> Outcome:
+    def run(
+        self,
+        factored: Factored,
+        data: Any,
+        b: Any,
+        *,
+        adjoint: bool,
+        backward: bool,
+        show: Callable[[Outcome], Solution],
+    ) -> Outcome:
         """Solve on plain arrays: data (batch, ...), b (batch, n, k).
 
         `adjoint` says which system, A or Aᴴ; `backward` says whose targets and failure policy hold. Raises or
-        warns as asked; values of failed items are NaN unless the best iterate was asked for.
+        warns as asked, with the outcome as `show` shows it to the user; values of failed items are NaN unless the
+        best iterate was asked for.
         """
         operator = self.template.on(data)
         state = factored.state(self.method, operator)
         outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint)
         if not outcome.converged:
-            self._report(outcome, backward)
-            self._blank(outcome, backward)
-            if not backward:
-                factored.failed = outcome.status <= 0
+            self._blank(outcome, np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE)))
+            self._report(show(outcome), backward)
+            if backward or not self.keep_best:
+                self._blank(outcome, outcome.status <= 0)
         return outcome
 
-    def _report(self, outcome: Outcome, backward: bool) -> None:
+    def _report(self, solution: Solution, backward: bool) -> None:
         policy = self.on_failure[backward]
-        solution = self.solution(outcome)
         where = "the adjoint (backward) solve failed" if backward else "the solve failed"
         message = f"{where}: {solution.message}"
         _log.info(message)
@@ -82,15 +90,8 @@ class Plan:
         if policy == "warn":
             warnings.warn(SolveWarning(message), stacklevel=2)
 
-    def _blank(self, outcome: Outcome, backward: bool) -> None:
-        lost = outcome.status <= 0
-        if self.keep_best and not backward:
-            lost = np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE))
+    def _blank(self, outcome: Outcome, lost: np.ndarray) -> None:
         if lost.any():
             structure = self.template.structure
             mask = np.broadcast_to(lost[:, None], (lost.size, outcome.x.shape[2]))
             outcome.x = structure.choose(mask, outcome.x * float("nan"), outcome.x)
-
-    def solution(self, outcome: Outcome, x: Any = None) -> Solution:
-        """The outcome as the user sees it, still with one batch axis unless x says otherwise."""
-        return Solution(outcome.x if x is None else x, outcome.status, outcome.stats, self.method, [], outcome.detail)

@@ -18,7 +18,7 @@ def _dense(A: Any) -> bool:
 RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
     (lambda A: _dense(A) and A.assumed == "spd", Cholesky(), "dense and declared positive definite"),
     (_dense, LU(), "dense"),
-    (lambda A: True, SuperLU(), "sparse: a direct method gives every order of derivative from one factorization"),
+    (lambda A: True, SuperLU(), "sparse, and SuperLU is the sparse direct engine at hand"),
 ]
 """(predicate, method, reason), read from the top."""
 
@@ -31,7 +31,7 @@ def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
     ValueError
         If the name is unknown, or the method cannot take A.
     """
-    if method == "auto":
+    if isinstance(method, str) and method == "auto":
         chosen = next(m for holds, m, _ in RULES if holds(A))
     elif isinstance(method, str):
         if method not in METHODS:

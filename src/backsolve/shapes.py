@@ -11,7 +11,11 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-__all__ = ["Layout", "check_rhs", "layout_of"]
+import numpy as np
+
+from .errors import describe
+
+__all__ = ["Layout", "check_rhs", "layout_of", "plain_array"]
 
 
 class Layout(NamedTuple):
@@ -60,6 +64,12 @@ class Layout(NamedTuple):
         x = permute(x, tuple(order))
         return x[..., 0] if self.vector else x
 
+    def shown(self, x: Any, permute: Callable) -> Any:
+        """Undo `columns` for x as engines have it, (items, n, columns)."""
+        if self.plain:
+            return x.reshape((self.n,) if self.vector else (self.n, self.k))
+        return self.restore(x, permute)
+
     @property
     def _width(self) -> int:
         return prod(self.batch[a] for a in self.fold) * self.k
@@ -93,7 +103,8 @@ def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ..
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (first, second))
     if any(p != q and 1 not in (p, q) for p, q in zip(a, b, strict=True)):
         raise ValueError(
-            f"A and b must have leading (batch) axes that broadcast; got {first} for A and {second} for b."
+            f"A and b must have leading (batch) axes that broadcast; got {first} for A and {second} for b: "
+            "make them equal, or 1 where one side is the same for all."
         )
     return tuple(q if p == 1 else p for p, q in zip(a, b, strict=True))
 
@@ -101,15 +112,62 @@ def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ..
 def check_rhs(name: str, shape: tuple[int, ...], n: int, side: str = "rows") -> None:
     """Raise the sentence for a right-hand side or vector that does not fit a matrix with n rows (or columns)."""
     if len(shape) == 0:
-        raise ValueError(f"{name} must be a vector ({n},) or (..., {n}, k); got a scalar.")
+        raise ValueError(
+            f"{name} must be a vector ({n},) or (..., {n}, k); got a scalar: "
+            f"give one number for each of the {side} of A."
+        )
     if len(shape) == 1:
         if shape[0] != n:
-            raise ValueError(f"{name} must have length {n}, the number of {side} of A; got shape {tuple(shape)}.")
+            raise ValueError(
+                f"{name} must have length {n}, the number of {side} of A; got shape {tuple(shape)}: "
+                f"give one number for each of the {side}."
+            )
         return
     if shape[-2] != n:
-        hint = ""
+        hint = f": only the last axis but one runs over the {side}"
         if shape[-1] == n:
-            hint = f": only a 1-D {name} is one vector, for a batch of vectors write {name}[..., None]"
+            hint = (
+                f": only a 1-D {name} is one vector, for a batch of vectors write {name}[..., None], "
+                f"for vectors that stand in rows {name}.T"
+            )
         raise ValueError(
             f"{name} must have shape (..., {n}, k), with {n} the number of {side} of A; got {tuple(shape)}{hint}."
         )
+
+
+def plain_array(name: str, value: Any) -> np.ndarray:
+    """Return `value` as a NumPy array of a supported dtype in native byte order; integers become float64.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of numbers, or of another dtype.
+    """
+    if type(value) is np.ndarray and value.dtype.char in "fdFD" and value.dtype.isnative:
+        return value
+    hint = _why_not_plain(name, value)
+    if hint is None:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            hint = "give it rows of equal length"
+        else:
+            if array.dtype.kind in "iub":
+                return array.astype(np.float64)
+            if array.dtype.char in "fdFD":
+                return array.astype(array.dtype.newbyteorder("="), copy=False)
+            hint = f"convert it, for example with numpy.asarray({name}, 'float64')"
+    raise TypeError(
+        f"{name} must be an array of dtype float32, float64, complex64 or complex128; got {describe(value)}: {hint}."
+    )
+
+
+def _why_not_plain(name: str, value: Any) -> str | None:
+    """What to do about a value that NumPy would take for something else."""
+    if isinstance(value, np.ma.MaskedArray):
+        return f"masks are not supported: fill them with {name}.filled()"
+    if hasattr(value, "toarray"):
+        return f"a sparse matrix cannot stand here: use {name}.toarray()"
+    if type(value).__module__.split(".")[0] in ("torch", "jax", "jaxlib", "tensorflow"):
+        return "the other arrays are NumPy's: convert one, for example with .numpy()"
+    return None

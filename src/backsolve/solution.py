@@ -9,7 +9,7 @@ import numpy as np
 
 from .status import Status
 
-__all__ = ["Solution", "Stats"]
+__all__ = ["Solution", "Stats", "solution_of"]
 
 
 class Stats(NamedTuple):
@@ -59,7 +59,7 @@ class Solution:
     stats: Stats
     method: Any
     _adjoint: list = field(default_factory=list)
-    _detail: str = ""
+    _details: dict[int, str] = field(default_factory=dict)
 
     @property
     def converged(self) -> bool:
@@ -85,8 +85,8 @@ class Solution:
                 for label, values in (("relative residual", "relative_residual"), ("backward error", "backward_error"))
                 if np.isfinite(worst := np.asarray(getattr(self.stats, values)).reshape(-1)[which].max())
             ]
-            parts = [", ".join(errors), self._detail if code < 0 else "", Status(code).advice]
-            lines.append(f"{name}{where}: {'. '.join(p for p in parts if p)}.")
+            parts = [", ".join(errors), self._details.get(code, ""), Status(code).advice]
+            lines.append(f"{name}{where}: {'; '.join(p for p in parts if p)}.")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -96,3 +96,13 @@ class Solution:
             f"Solution: x of shape {shape} and dtype {self.x.dtype}, by {self.method}, "
             f"{refinements} refinement step{'s' * (refinements != 1)}\n{self.message}"
         )
+
+
+def solution_of(method: Any, outcome: Any, layout: Any, x: Any, convert: Any = np.asarray) -> Solution:
+    """The outcome of a method with its verdicts in the batch shape of x."""
+
+    def spread(values: np.ndarray) -> Any:
+        return convert(np.array(np.broadcast_to(layout.per_item(values), layout.batch)))
+
+    stats = Stats(*(spread(v) for v in outcome.stats))
+    return Solution(x, spread(outcome.status), stats, method, [], outcome.details)

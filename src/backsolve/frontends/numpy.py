@@ -11,27 +11,20 @@ import scipy.sparse as sp
 from .. import calculus
 from ..errors import describe
 from ..full import Full
-from ..methods import lapack
-from ..operators import CSR, AbstractLinearOperator, Dense
+from ..methods import Outcome, lapack
+from ..operators import CSR, AbstractLinearOperator, Dense, coo
 from ..plan import Factored, Plan
-from ..shapes import Layout, layout_of
+from ..shapes import Layout, layout_of, plain_array
+from ..solution import Solution, solution_of
 
 __all__ = ["asarray", "asoperator", "full", "matvec", "prepare", "result_dtype", "solve", "toarray"]
 
 name = "numpy"
-_SUPPORTED = ("float32", "float64", "complex64", "complex128")
 
 
 def asarray(label: str, value: Any) -> np.ndarray:
     """Return `value` as an array of a supported dtype; integers become float64."""
-    array = np.asarray(value)
-    if array.dtype.kind in "iub":
-        array = array.astype(np.float64)
-    if array.dtype.name not in _SUPPORTED:
-        raise TypeError(
-            f"{label} must be of dtype {', '.join(_SUPPORTED)}; got {describe(array)}: convert it with astype."
-        )
-    return array
+    return plain_array(label, value)
 
 
 def result_dtype(*arrays: Any) -> Any:
@@ -55,19 +48,24 @@ def asoperator(A: Any) -> AbstractLinearOperator:
         data = asarray("A", A.data)
         return A if data is A.data else A.with_data(data)
     if sp.issparse(A):
-        return sparse_operator(A, asarray("A", A.data))
-    array = np.asarray(A)
+        return sparse_operator(A)
+    array = asarray("A", A)
     if array.ndim < 2:
-        raise ValueError(f"A must be a matrix of shape (..., n, n) or a linear operator; got {describe(array)}.")
-    return Dense(asarray("A", array))
+        raise ValueError(
+            f"A must be a matrix of shape (..., n, n); got {describe(array)}: for a diagonal matrix use numpy.diag(A)."
+        )
+    return Dense(array)
 
 
-def sparse_operator(A: Any, data: Any) -> CSR:
-    """A scipy.sparse matrix of any format, duplicates summed; `data` are its values in its own order."""
+def sparse_operator(A: Any) -> CSR:
+    """A scipy.sparse matrix, duplicates summed; values keep the order of CSR, CSC and COO, others become CSR."""
     if A.ndim != 2:
-        raise ValueError(f"A must be a 2-D scipy.sparse array; got {A.ndim} dimensions.")
-    if A.format == "csr":
-        return CSR(data, A.indices, A.indptr, A.shape)
+        raise ValueError(f"A must be a 2-D scipy.sparse array; got {describe(A)}: use A.reshape(n, n).")
+    if A.format == "coo":
+        return coo(asarray("A", A.data), (A.row, A.col), A.shape)
+    if A.format == "csc":
+        columns = np.repeat(np.arange(A.shape[1]), np.diff(A.indptr))
+        return coo(asarray("A", A.data), (A.indices, columns), A.shape)
     csr = A.tocsr()
     return CSR(asarray("A", csr.data), csr.indices, csr.indptr, csr.shape)
 
@@ -95,7 +93,7 @@ def solve(A: Any, b: np.ndarray, plan: Plan, factored: Factored, adjoint: bool =
     layout = layout_of(A.batch_shape, b.shape)
     data = canonical(A, A.data, dtype)
     columns = _columns(layout, b, dtype)
-    ops = Ops(plan, factored)
+    ops = Ops(plan, factored, layout)
     x, outcome = ops.run(data, columns, adjoint, backward=False)
     return _restore(layout, x), outcome, layout
 
@@ -127,13 +125,13 @@ def toarray(A: AbstractLinearOperator) -> np.ndarray:
 def vjp(A: Any, b: np.ndarray, plan: Plan, factored: Factored):
     """x, its outcome, and ``pullback(g) -> (data_bar, b_bar, adjoint outcome, λ)``."""
     x, outcome, layout = solve(A, b, plan, factored)
-    dtype, lost = x.dtype, _lost(factored, layout)
+    dtype, lost = x.dtype, _lost(outcome, layout)
 
     def pullback(g: Any):
         g = asarray("g", g)
         if g.shape != x.shape:
             raise ValueError(f"g must have the shape of x, {x.shape}; got {describe(g)}.")
-        ops = Ops(plan, factored)
+        ops = Ops(plan, factored, layout)
         data = canonical(A, A.data, dtype)
         x_columns = _columns(layout, x if lost is None else np.where(lost, np.nan, x), dtype)
         bars: Any = calculus.solve_vjp(ops, data, x_columns, _columns(layout, g, dtype), False, (True, True))
@@ -160,7 +158,7 @@ def jvp(A: Any, b: np.ndarray, data_dot: Any, b_dot: Any, plan: Plan, factored: 
         tangents[1] = _columns(layout, b_dot, x.dtype)
     if data_dot is None and b_dot is None:
         raise ValueError("jvp needs a tangent: give data_dot, b_dot or both.")
-    ops = Ops(plan, factored)
+    ops = Ops(plan, factored, layout)
     x_columns = _columns(layout, x, x.dtype)
     x_dot = calculus.solve_jvp(ops, canonical(A, A.data, x.dtype), x_columns, tangents[0], tangents[1], False)
     return x, outcome, layout, _restore(layout, x_dot), ops.last
@@ -169,8 +167,9 @@ def jvp(A: Any, b: np.ndarray, data_dot: Any, b_dot: Any, plan: Plan, factored: 
 class Ops:
     """`calculus` on plain arrays: data (...,) or (items, ...), vectors (n,), (n, k) or (items, n, columns)."""
 
-    def __init__(self, plan: Plan, factored: Factored):
-        self.plan, self.factored, self.structure, self.last = plan, factored, plan.template.structure, None
+    def __init__(self, plan: Plan, factored: Factored, layout: Layout):
+        self.plan, self.factored, self.layout = plan, factored, layout
+        self.structure, self.last = plan.template.structure, None
 
     @classmethod
     def of(cls, A: AbstractLinearOperator) -> Ops:
@@ -193,10 +192,13 @@ class Ops:
 
     def run(self, data: np.ndarray, b: np.ndarray, adjoint: bool, backward: bool):
         items, cube = _cube(b)
-        self.last = self.plan.run(
-            self.factored, data.reshape(items, *_core(self.structure)), cube, adjoint=adjoint, backward=backward
-        )
+        data = data.reshape(items, *_core(self.structure))
+        self.last = self.plan.run(self.factored, data, cube, adjoint=adjoint, backward=backward, show=self.show)
         return self.last.x.reshape(b.shape), self.last
+
+    def show(self, outcome: Any) -> Solution:
+        """The outcome as the user knows it."""
+        return solution_of(self.plan.method, outcome, self.layout, self.layout.shown(outcome.x, np.transpose))
 
 
 def _cube(b: np.ndarray) -> tuple[int, np.ndarray]:
@@ -219,11 +221,11 @@ def _restore(layout: Layout, x: np.ndarray) -> np.ndarray:
     return layout.restore(x, np.transpose)
 
 
-def _lost(factored: Factored, layout: Layout) -> np.ndarray | None:
+def _lost(outcome: Outcome, layout: Layout) -> np.ndarray | None:
     """Where the forward solve failed, to broadcast against x."""
-    if factored.failed is None:
+    if outcome.failed is None:
         return None
-    lost = np.broadcast_to(layout.per_item(factored.failed), layout.batch)
+    lost = np.broadcast_to(layout.per_item(outcome.failed), layout.batch)
     return lost[..., None] if layout.vector else lost[..., None, None]
 
 

@@ -17,9 +17,10 @@ from ..errors import describe
 from ..full import Full
 from ..operators import CSR, AbstractLinearOperator, Dense, coo
 from ..plan import Factored, Plan
-from ..shapes import layout_of
+from ..shapes import layout_of, plain_array
 from . import torch_linalg
 from .torch_functions import Call, Ops
+from .torch_sparse import values_of
 
 __all__ = ["asarray", "asoperator", "full", "matvec", "prepare", "result_dtype", "solve", "toarray"]
 
@@ -30,8 +31,7 @@ _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 def asarray(label: str, value: Any) -> torch.Tensor:
     """Return `value` as a tensor of a supported dtype; NumPy arrays and lists become constants."""
     if not isinstance(value, torch.Tensor):
-        array = np.asarray(value)
-        value = torch.from_numpy(array.astype(np.float64) if array.dtype.kind in "iub" else np.array(array))
+        value = torch.from_numpy(np.array(plain_array(label, value)))
     if value.layout != torch.strided:
         raise TypeError(f"{label} must be a dense tensor; got layout {value.layout}: use {label}.to_dense().")
     if value.dtype not in _SUPPORTED:
@@ -39,6 +39,11 @@ def asarray(label: str, value: Any) -> torch.Tensor:
             f"{label} must be of dtype float32, float64, complex64 or complex128; got {describe(value)}: "
             "convert it, for example with .double()"
             + (" (under autocast, with .float() before the solve)." if value.dtype.itemsize == 2 else ".")
+        )
+    if value.is_meta:
+        raise ValueError(
+            f"{label} must hold numbers; got a tensor of shape {tuple(value.shape)} on the meta device, "
+            "which has none: make it on another device."
         )
     return value
 
@@ -71,11 +76,15 @@ def asoperator(A: Any) -> AbstractLinearOperator:
     if isinstance(A, torch.Tensor) and A.layout != torch.strided:
         return _sparse(A)
     if sp.issparse(A):
-        csr = sp.csr_array(A)
+        if A.ndim != 2:
+            raise ValueError(f"A must be a 2-D scipy.sparse array; got {describe(A)}: use A.reshape(n, n).")
+        csr: Any = sp.csr_array(A)
         return CSR(asarray("A", csr.data), csr.indices, csr.indptr, csr.shape)
     dense = asarray("A", A)
     if dense.ndim < 2:
-        raise ValueError(f"A must be a matrix of shape (..., n, n) or a linear operator; got {describe(dense)}.")
+        raise ValueError(
+            f"A must be a matrix of shape (..., n, n); got {describe(dense)}: for a diagonal matrix use torch.diag(A)."
+        )
     return Dense(dense)
 
 
@@ -90,13 +99,13 @@ def _sparse(A: torch.Tensor) -> CSR:
             "use backsolve.CSR(values, indices, indptr, shape) with values of shape (..., nnz)."
         )
     if A.layout == torch.sparse_csr:
-        return CSR(asarray("A", A.values()), A.col_indices(), A.crow_indices(), shape)
+        return CSR(asarray("A", values_of(A)), A.col_indices(), A.crow_indices(), shape)
     if A.layout == torch.sparse_csc:
         ccol = A.ccol_indices()
         columns = torch.repeat_interleave(torch.arange(shape[1], device=ccol.device), ccol.diff())
-        return coo(asarray("A", A.values()), (A.row_indices(), columns), shape)
+        return coo(asarray("A", values_of(A)), (A.row_indices(), columns), shape)
     A = A.coalesce()
-    return coo(asarray("A", A.values()), A.indices(), shape)
+    return coo(asarray("A", values_of(A)), A.indices(), shape)
 
 
 def canonical(A: AbstractLinearOperator, dtype: torch.dtype) -> torch.Tensor:
@@ -125,7 +134,8 @@ def solve(
     data = _items(A, canonical(A, dtype), layout)
     columns = layout.columns(b.to(dtype), torch.Tensor.expand, torch.permute)
     x = Ops(plan.template.structure, call, factored).solve(data, columns, adjoint, backward=False)
-    return layout.restore(x, torch.permute), call.outcome, layout
+    outcome, call.outcome = call.outcome, None  # the graph needs none of it
+    return layout.restore(x, torch.permute), outcome, layout
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:

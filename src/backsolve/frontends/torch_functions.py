@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from .. import calculus
 from ..plan import Factored, Plan
 from ..shapes import Layout
+from ..solution import Solution, solution_of
 
 __all__ = ["Call", "Ops"]
 
@@ -23,27 +26,30 @@ class Call:
     def __init__(self, plan: Plan, layout: Layout, box: list | None = None):
         self.plan, self.layout, self.box = plan, layout, box
         self.structure = plan.template.structure
-        self.outcome: Any = None
+        self.outcome: Any = None  # taken by whoever started the solve
+        self.failed: Any = None  # Outcome.failed of the forward solve
 
     def run(
         self, factored: Factored, data: torch.Tensor, b: torch.Tensor, adjoint: bool, backward: bool
     ) -> torch.Tensor:
-        items, cube = _cube(b)
-        values = _plain(self.structure, data)
-        values = values.reshape(
-            items, *(self.structure.shape if self.structure.kind == "dense" else (self.structure.nnz,))
-        )
-        outcome = self.plan.run(factored, values, _plain(self.structure, cube), adjoint=adjoint, backward=backward)
-        x = _tensor(outcome.x).reshape(b.shape)
+        cube = _cube(self.structure, b)
+        values = _values(self.structure, data, len(cube))
+        outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
+        x = _tensor(outcome.x.reshape(tuple(b.shape)))
         if not backward:
-            self.outcome = outcome
+            self.outcome, self.failed = outcome, outcome.failed
         elif self.box is not None:
             self.box[:] = [(outcome, x)]
         return x
 
+    def show(self, outcome: Any) -> Solution:
+        """The outcome as the user knows it, forward or backward."""
+        x = self.layout.shown(_tensor(outcome.x), torch.permute)
+        return solution_of(self.plan.method, outcome, self.layout, x, torch.from_numpy)
+
 
 class Ops:
-    """The three operations that `calculus` asks for, each recorded by autograd.
+    """The three operations that `calculus` asks for, recorded by autograd where somebody may differentiate them.
 
     data is (...,) or (items, ...) of canonical values; vectors are (n,), (n, k) or (items, n, columns).
     """
@@ -52,17 +58,47 @@ class Ops:
         self.structure, self.call, self.factored = structure, call, factored
 
     def matvec(self, data, x, adjoint):
-        return _Matvec.apply(data, x, self.structure, adjoint)
+        return _recorded(_Matvec, data, x)(data, x, self.structure, adjoint)
 
     def outer(self, y, x):
-        return _Outer.apply(y, x, self.structure)
+        return _recorded(_Outer, y, x)(y, x, self.structure)
 
     def solve(self, data, b, adjoint, backward=True):
-        return _Solve.apply(data, b, self.call, self.factored, adjoint, backward)
+        return _recorded(_Solve, data, b)(data, b, self.call, self.factored, adjoint, backward)
+
+
+def _recorded(function: Any, *tensors: torch.Tensor) -> Any:
+    """`apply` if a gradient or a transform may want the operation, else `forward` alone: half the time when small."""
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return function.apply if wanted or any(map(is_functorch_wrapped_tensor, tensors)) else function.forward
+
+
+class _Positional(inspect.Signature):
+    """A signature that takes arguments as they come.
+
+    `Function.apply` binds its arguments to the signature of `forward` on every call, which costs more than a
+    small solve; ours are always given in full.
+    """
+
+    class _Bound(NamedTuple):
+        args: tuple
+        kwargs: dict
+
+        def apply_defaults(self) -> None:
+            pass
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return self._Bound(args, kwargs)
+
+
+def _bound_as_given(forward: Any) -> Any:
+    forward.__signature__ = _Positional()
+    return forward
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
+    @_bound_as_given
     def forward(data, b, call, factored, adjoint, backward):  # type: ignore[override]
         return call.run(factored, data, b, adjoint, backward)
 
@@ -79,7 +115,7 @@ class _Solve(torch.autograd.Function):
         data, x, keeper = ctx.saved_tensors
         # Hooks on saved tensors (checkpointing, offloading) may hand back a copy: then factor again.
         factored = getattr(keeper, "factored", None) or Factored()
-        lost = _lost(factored, x)
+        lost = _lost(ctx.call.failed, x)
         if lost is not None:
             x = torch.where(lost, float("nan"), x)
         ops = Ops(ctx.call.structure, ctx.call, factored)
@@ -91,12 +127,11 @@ class _Solve(torch.autograd.Function):
 
 class _Matvec(torch.autograd.Function):
     @staticmethod
+    @_bound_as_given
     def forward(data, x, structure, adjoint):  # type: ignore[override]
-        items, cube = _cube(x)
-        core = structure.shape if structure.kind == "dense" else (structure.nnz,)
-        y = structure.matvec(_plain(structure, data).reshape(items, *core), _plain(structure, cube), adjoint)
-        rows = y.shape[1]
-        return _tensor(y).reshape((rows, *x.shape[1:]) if x.ndim < 3 else (items, rows, x.shape[2]))
+        cube = _cube(structure, x)
+        y = structure.matvec(_values(structure, data, len(cube)), cube, adjoint)
+        return _tensor(y.reshape((y.shape[1], *x.shape[1:])) if x.ndim < 3 else y)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -112,9 +147,10 @@ class _Matvec(torch.autograd.Function):
 
 class _Outer(torch.autograd.Function):
     @staticmethod
+    @_bound_as_given
     def forward(y, x, structure):  # type: ignore[override]
-        s = _tensor(structure.outer(_plain(structure, _cube(y)[1]), _plain(structure, _cube(x)[1])))
-        return s if x.ndim == 3 else s[0]
+        s = structure.outer(_cube(structure, y), _cube(structure, x))
+        return _tensor(s if x.ndim == 3 else s[0])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -128,31 +164,35 @@ class _Outer(torch.autograd.Function):
         return *bars, None
 
 
-def _cube(b: torch.Tensor) -> tuple[int, torch.Tensor]:
-    """Items, and b as contiguous (items, n, k)."""
-    b = b.detach().contiguous()
-    if b.ndim == 3:
-        return b.shape[0], b
-    return 1, b.reshape(1, b.shape[0], 1 if b.ndim == 1 else b.shape[1])
-
-
 def _plain(structure: Any, tensor: torch.Tensor) -> Any:
-    """What the structure computes on: the tensor itself if dense, else its NumPy view."""
+    """What the structure computes on: the tensor itself if dense, else its NumPy view; contiguous."""
     tensor = tensor.detach()
     if structure.kind == "dense":
-        return tensor
+        return tensor.contiguous()
     if tensor.is_complex():
         tensor = tensor.resolve_conj()
     return np.ascontiguousarray(tensor.numpy())
+
+
+def _cube(structure: Any, b: torch.Tensor) -> Any:
+    """Vectors as plain (items, n, k)."""
+    plain = _plain(structure, b)
+    return plain if plain.ndim == 3 else plain.reshape(1, b.shape[0], 1 if b.ndim == 1 else b.shape[1])
+
+
+def _values(structure: Any, data: torch.Tensor, items: int) -> Any:
+    """Values as plain (items, nnz) or (items, n_rows, n_cols)."""
+    core = structure.shape if structure.kind == "dense" else (structure.nnz,)
+    return _plain(structure, data).reshape(items, *core)
 
 
 def _tensor(array: Any) -> torch.Tensor:
     return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
 
 
-def _lost(factored: Factored, x: torch.Tensor) -> torch.Tensor | None:
+def _lost(failed: Any, x: torch.Tensor) -> torch.Tensor | None:
     """Where the forward solve failed, to broadcast against x as the engine laid it out."""
-    if factored.failed is None:
+    if failed is None:
         return None
-    lost = torch.from_numpy(factored.failed).to(x.device)
+    lost = torch.from_numpy(failed).to(x.device)
     return lost[:, None, None] if x.ndim == 3 else lost

@@ -18,7 +18,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 def like(b: torch.Tensor, array: np.ndarray) -> torch.Tensor:
     """A host array where b lives."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(b.device)
+    return torch.from_numpy(np.array(array)).to(b.device)
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:

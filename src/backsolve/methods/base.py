@@ -28,7 +28,7 @@ class Outcome:
     x: Any
     status: np.ndarray  # (batch,) int32
     make_stats: Any  # () -> Stats of (batch,) arrays
-    detail: str = ""  # what was found about the first failed system
+    details: dict[int, str]  # what was found about the first system of each failed status
 
     @cached_property
     def stats(self) -> Stats:
@@ -37,6 +37,11 @@ class Outcome:
     @cached_property
     def converged(self) -> bool:
         return bool((self.status > 0).all())
+
+    @property
+    def failed(self) -> np.ndarray | None:
+        """Items that failed, (batch,) booleans; None if none did. Their gradients are NaN."""
+        return None if self.converged else self.status <= 0
 
 
 class AbstractMethod(Protocol):
@@ -47,6 +52,8 @@ class AbstractMethod(Protocol):
     """
 
     name: ClassVar[str]
+    requires: ClassVar[frozenset[str]]
+    """Properties that A must have, in the words of `gallery.PROPERTIES`; what `refuse` can see is not repeated."""
 
     @property
     def rtol(self) -> float | None: ...

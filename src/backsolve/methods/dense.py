@@ -56,8 +56,8 @@ class LU(DirectMethod):
         """Factor the whole batch."""
         linalg = A.structure.linalg
         lu, pivots, info = linalg.lu_factor(A.data)
-        failed, detail = _failures(info, Status.SINGULAR, "the pivot of column {} is exactly zero")
-        return _DenseFactors(failed, detail, lambda b, adjoint: linalg.lu_solve(lu, pivots, b, adjoint), linalg)
+        failed, details = _failures(info, Status.SINGULAR, "A has a pivot that is exactly zero, in column {}")
+        return _DenseFactors(failed, details, lambda b, adjoint: linalg.lu_solve(lu, pivots, b, adjoint), linalg)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Cholesky(DirectMethod):
     """
 
     name: ClassVar[str] = "cholesky"
+    requires: ClassVar[frozenset[str]] = frozenset({"positive_definite"})
 
     def refuse(self, A: Any) -> str | None:
         """Cholesky takes dense matrices."""
@@ -104,14 +105,14 @@ class Cholesky(DirectMethod):
         """Factor the whole batch."""
         linalg = A.structure.linalg
         lower, info = linalg.cholesky(A.data)
-        failed, detail = _failures(info, Status.INDEFINITE, "its leading minor of order {} is not positive")
+        failed, details = _failures(info, Status.INDEFINITE, "the leading minor of A of order {} is not positive")
         # Cholesky factors are those of a Hermitian matrix: the adjoint solve is the same.
-        return _DenseFactors(failed, detail, lambda b, adjoint: linalg.cholesky_solve(lower, b), linalg)
+        return _DenseFactors(failed, details, lambda b, adjoint: linalg.cholesky_solve(lower, b), linalg)
 
 
 class _DenseFactors(Factors):
-    def __init__(self, failed: np.ndarray, detail: str, solve: Any, linalg: Any):
-        super().__init__(failed, detail)
+    def __init__(self, failed: np.ndarray, details: dict[int, str], solve: Any, linalg: Any):
+        super().__init__(failed, details)
         self._solve, self._linalg = solve, linalg
 
     def solve(self, b: Any, adjoint: bool) -> Any:
@@ -124,7 +125,7 @@ class _DenseFactors(Factors):
         return x
 
 
-def _failures(info: np.ndarray, status: Status, sentence: str) -> tuple[np.ndarray, str]:
+def _failures(info: np.ndarray, status: Status, sentence: str) -> tuple[np.ndarray, dict[int, str]]:
     failed = np.where(info > 0, int(status), 0).astype(np.int32)
     first = info[info > 0]
-    return failed, "A: " + sentence.format(int(first[0])) if first.size else ""
+    return failed, {int(status): sentence.format(int(first[0]) - (status == Status.SINGULAR))} if first.size else {}

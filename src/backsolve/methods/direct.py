@@ -8,9 +8,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..options import check_tolerance
+from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
-from .judge import B_MAX, OMEGA, X_MAX, on_target, stats_of, statuses
+from .judge import (
+    OMEGA,
+    X_MAX,
+    in_doubt,
+    met_status,
+    on_target,
+    settled,
+    stats_of,
+    statuses,
+    unsafe_exponents,
+    unsolved,
+)
 
 __all__ = ["DirectMethod", "DirectState", "Factors"]
 
@@ -24,14 +36,23 @@ class Factors:
     ----------
     failed : (batch,) int32
         `Status` of each factorization that failed, 0 for the others.
-    detail : str
-        What was found about the first failure.
+    details : dict
+        What was found about the first failure of each `Status`.
     count : int
         Numeric factorizations made per matrix.
     """
 
-    def __init__(self, failed: np.ndarray, detail: str = "", count: int = 1):
-        self.failed, self.detail, self.count = failed, detail, count
+    def __init__(self, failed: np.ndarray, details: dict[int, str] | None = None, count: int = 1):
+        self.failed, self.details, self.count = failed, details or {}, count
+
+    def fail(self, item: int, status: Status, detail: str) -> None:
+        """Note that an item has no factors, and why."""
+        self.failed[item] = status
+        self.details.setdefault(status, detail)
+
+    def strengthen(self, item: int) -> bool:
+        """Replace the factors of an item by more accurate ones; False if there are none."""
+        return False
 
     def solve(self, b: Any, adjoint: bool) -> Any:
         """Solve for b (batch, n, k); NaN for the items that failed."""
@@ -45,7 +66,7 @@ class DirectState:
         self.A, self.factors = A, factors
         self.eps = A.structure.eps(A.data)
         self._sums = {False: (sums, norm)}
-        self._charged = False
+        self._charged = 0
 
     def sums(self, adjoint: bool) -> tuple[Any, np.ndarray]:
         """Absolute row sums of A or Aᴴ, (batch, n), and their maxima, the ∞-norms."""
@@ -54,15 +75,15 @@ class DirectState:
         return self._sums[adjoint]
 
     def charge(self) -> int:
-        """Factorizations to count for this solve: those made, once."""
-        made = 0 if self._charged else self.factors.count
-        self._charged = True
+        """Factorizations made since the last solve."""
+        made, self._charged = self.factors.count - self._charged, self.factors.count
         return made
 
 
 def row_sums(A: Any, adjoint: bool = False) -> tuple[Any, np.ndarray]:
     """Absolute row sums in A's array namespace, and the ∞-norm of each item in NumPy; both keep NaN."""
-    sums = A.structure.row_sums(A.data, adjoint)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = A.structure.row_sums(A.data, adjoint)
     return sums, A.structure.to_numpy(sums).max(axis=-1, initial=0.0)
 
 
@@ -86,6 +107,7 @@ class DirectMethod:
     atol: float | None = None
 
     name: ClassVar[str] = "direct"
+    requires: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self):
         check_tolerance(type(self).__name__, "rtol", self.rtol, below=1)
@@ -107,10 +129,6 @@ class DirectMethod:
         """Factor the matrices for which `usable` is true."""
         raise NotImplementedError
 
-    def contradicts(self, A: Any, x: Any, b: Any) -> np.ndarray | None:
-        """Items whose solution disproves what was declared about A: (batch,) booleans, or None for none."""
-        return None
-
     def prepare(self, A: Any) -> DirectState:
         """Factor A. Failures are kept per item and told by `apply`."""
         sums, norm = row_sums(A)
@@ -118,86 +136,133 @@ class DirectMethod:
         factors = self.factor(A, finite)
         if not finite.all():
             factors.failed[~finite] = Status.NONFINITE
-            value, place = A.structure.first_nonfinite(A.data)
-            factors.detail = f"A has the value {value} at {place} of its data"
+            factors.details[Status.NONFINITE] = _nonfinite("A", A.data, A.structure)
         return DirectState(A, factors, sums, norm)
 
     def apply(self, state: DirectState, b: Any, target: Target, *, adjoint: bool = False) -> Outcome:
         """Solve A x = b, or Aᴴ x = b, refine and judge."""
-        A, structure, back = state.A, state.A.structure, 1.0
-        norm = state.sums(adjoint)[1]
-        with np.errstate(all="ignore"):
-            x, norms, correction, refinements = self._solve(state, b, target, adjoint)
-            exponents = _unsafe_exponents(norms[..., B_MAX], state.eps)
-            if exponents is not None:
-                # Powers of two, so the scaling is exact.
-                back = 2.0**exponents
-                scale = structure.like(b, back[:, None, :])
-                target = target._replace(atol=None if target.atol is None else target.atol / back)
-                x, norms, correction, refinements = self._solve(state, b / scale, target, adjoint)
-                x = x * scale
-            met = on_target(norms, norm, A.shape[0], state.eps, target)
-            status = statuses(norms, met, target, state.factors.failed)
-            wrong = self.contradicts(A, x, b)
-        if wrong is not None and wrong.any():
-            status = np.where(wrong & (status > 0), np.int32(Status.INDEFINITE), status)
-        detail = "" if (status > 0).all() else self._detail(state, b, status)
-        counts = {
-            "correction": np.broadcast_to(np.asarray(correction, float), status.shape),
-            "refinements": refinements,
-            "factorizations": np.full(status.shape, state.charge(), np.int32),
-            "copies": np.zeros(status.shape, np.int32),
-        }
-        return Outcome(x, status, lambda: stats_of(norms, norm, back, **counts), detail)
-
-    def _solve(self, state: DirectState, b: Any, target: Target, adjoint: bool):
-        """x refined, its norms, the relative size of the first correction, and the steps made for each item."""
-        A, structure, factors = state.A, state.A.structure, state.factors
+        A, factors, definite = state.A, state.factors, state.A.assumed == "spd"
         sums, norm = state.sums(adjoint)
-        x = factors.solve(b, adjoint)
-        r, norms = structure.residual(A.data, x, b, sums, adjoint)
-        correction, refinements = np.nan, np.zeros(len(norms), np.int32)
-        for step in range(_MAX_REFINEMENTS):
-            if step == 0:
-                wanted = norms[..., OMEGA] > 4 * state.eps
+        with np.errstate(all="ignore"):
+            x = factors.solve(b, adjoint)
+            r, norms = A.structure.residual(A.data, x, b, sums, adjoint)
+            work = _Work(x, r, norms)
+            if settled(norms, norm, A.shape[0], state.eps, target, definite) and not factors.failed.any():
+                status = np.full(len(norms), met_status(target), np.int32)
             else:
-                wanted = ~on_target(norms, norm, A.shape[0], state.eps, target) & (norms[..., OMEGA] > 0)
-            wanted &= np.isfinite(norms[..., X_MAX])
+                exponents = unsafe_exponents(norms, state.eps)
+                if exponents is not None:
+                    return self._apply_scaled(state, b, target, adjoint, exponents)
+                work = self._refine(state, b, work, target, adjoint)
+                met = on_target(work.norms, norm, A.shape[0], state.eps, target)
+                lost = self._lost(state, work, met, target, adjoint)
+                status = statuses(work.norms, met, target, factors.failed, definite, lost)
+                doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR)) & (factors.failed == 0)
+                if any([factors.strengthen(item) for item in np.flatnonzero(doubtful).tolist()]):
+                    return self.apply(state, b, target, adjoint=adjoint)
+        details = {} if (status > 0).all() else _details(state, b, status)
+        made = state.charge()
+        return Outcome(work.x, status, lambda: work.stats(norm, made), details)
+
+    def _lost(self, state: DirectState, work: _Work, met: np.ndarray, target: Target, adjoint: bool) -> np.ndarray:
+        """Columns of x without a right digit: (batch, k) booleans.
+
+        Of a singular A, uᴴ A = 0 and A v = 0, the factors make a σ at rounding level, and x is v (uᴴ b) / σ. As
+        uᴴ r = uᴴ b, the correction for r is then as large as x. Of an ill-conditioned A it is κ eps times x. In
+        both, the backward error is small; where it is not, the factors are of another matrix than A.
+        """
+        norms = work.norms
+        lost = unsolved(norms) & on_target(norms, state.sums(adjoint)[1], state.A.shape[0], state.eps, Target())
+        doubt = met & ~lost & in_doubt(norms, state.eps)
+        if doubt.any() and met_status(target) is Status.CONVERGED_BACKWARD:
+            d = state.factors.solve(work.r, adjoint)
+            sums, _ = state.sums(adjoint)
+            _, d_norms = state.A.structure.residual(state.A.data, d, work.r, sums, adjoint)
+            lost = lost | (doubt & (d_norms[..., X_MAX] > 0.1 * norms[..., X_MAX]))
+        return lost
+
+    def _apply_scaled(
+        self, state: DirectState, b: Any, target: Target, adjoint: bool, exponents: np.ndarray
+    ) -> Outcome:
+        """Solve for columns brought to size one by powers of two, which is exact, and scale x back."""
+        back = 2.0**exponents
+        scale = state.A.structure.like(b, back[:, None, :])
+        if target.atol is not None:
+            target = target._replace(atol=target.atol / back)
+        outcome = self.apply(state, b / scale, target, adjoint=adjoint)
+        largest, stats = back.max(axis=-1), outcome.make_stats
+        outcome.x = outcome.x * scale
+        outcome.make_stats = lambda: (s := stats())._replace(residual_norm=s.residual_norm * largest)
+        return outcome
+
+    def _refine(self, state: DirectState, b: Any, work: _Work, target: Target, adjoint: bool) -> _Work:
+        """Iterative refinement of the columns that need it, one step at least where rounding can be improved."""
+        A, structure, eps = state.A, state.A.structure, state.eps
+        sums, norm = state.sums(adjoint)
+        work.refinements = np.zeros(len(work.norms), np.int32)
+        for step in range(_MAX_REFINEMENTS):
+            omega = work.norms[..., OMEGA]
+            if step == 0:
+                wanted = omega > 4 * eps
+            else:
+                wanted = ~on_target(work.norms, norm, A.shape[0], eps, target) & (omega > 0)
+            wanted &= np.isfinite(work.norms[..., X_MAX])
             if not wanted.any():
                 break
-            d = factors.solve(r, adjoint)
-            trial = x + d
-            r_trial, norms_trial = structure.residual(A.data, trial, b, sums, adjoint)
-            refinements += wanted.any(axis=-1)
+            d = state.factors.solve(work.r, adjoint)
+            x = work.x + d
+            r, norms = structure.residual(A.data, x, b, sums, adjoint)
+            work.refinements += wanted.any(axis=-1)
             if step == 0:
-                correction = structure.size(d) / norms[..., X_MAX].max(axis=-1)
-            better = wanted & (norms_trial[..., OMEGA] < norms[..., OMEGA])
-            halved = wanted & (norms_trial[..., OMEGA] <= 0.5 * norms[..., OMEGA])
+                work.correction = structure.size(d) / work.norms[..., X_MAX].max(axis=-1)
+            better = wanted & (norms[..., OMEGA] < omega)
+            halved = wanted & (norms[..., OMEGA] <= 0.5 * omega)
             if better.all():
-                x, r, norms = trial, r_trial, norms_trial
+                work.x, work.r, work.norms = x, r, norms
             else:
-                x, r = structure.choose(better, trial, x), structure.choose(better, r_trial, r)
-                norms = np.where(better[..., None], norms_trial, norms)
+                work.x, work.r = structure.choose(better, x, work.x), structure.choose(better, r, work.r)
+                work.norms = np.where(better[..., None], norms, work.norms)
             if not halved.any():
                 break
-        return x, norms, correction, refinements
-
-    def _detail(self, state: DirectState, b: Any, status: np.ndarray) -> str:
-        if state.factors.detail:
-            return state.factors.detail
-        if (status == Status.NONFINITE).any():
-            value, place = state.A.structure.first_nonfinite(b)
-            return f"The right-hand side has {value} at {place}"
-        return ""
+        return work
 
 
-def _unsafe_exponents(b_max: np.ndarray, eps: float) -> np.ndarray | None:
-    """Binary exponents of columns near the ends of the floating-point range, 0 for safe ones; None if all are safe.
+def _details(state: DirectState, b: Any, status: np.ndarray) -> dict[int, str]:
+    details = dict(state.factors.details)
+    if (status == Status.NONFINITE).any() and Status.NONFINITE not in details:
+        details[Status.NONFINITE] = _nonfinite("the right-hand side", b, state.A.structure)
+    return details
 
-    Products of such a column with the factors, and its squared norm, would underflow or overflow.
-    """
-    low, high, reach = (1e-120, 1e120, 1000) if eps < 1e-10 else (1e-15, 1e15, 120)
-    unsafe = ((b_max < low) & (b_max > 0)) | ((b_max > high) & np.isfinite(b_max))
-    if not unsafe.any():
-        return None
-    return np.where(unsafe, np.clip(np.frexp(b_max)[1], -reach, reach), 0).astype(float)
+
+def _nonfinite(what: str, array: Any, structure: Any) -> str:
+    """Say which number of A, or of right-hand sides, is not finite."""
+    value, place = structure.first_nonfinite(array)
+    if not place:
+        return f"{what} has numbers so large that their sum overflows: scale it"
+    if len(place) == 2:  # values on a Pattern
+        place = (place[0], *structure.entry(place[1]))
+    item, row, column = place
+    of = f" of system {item}" if len(array) > 1 else ""
+    return f"{what} has {value} in row {row}, column {column}{of}"
+
+
+@dataclass
+class _Work:
+    """A solve in progress: x, its residual and their norms, and what refinement has done."""
+
+    x: Any
+    r: Any
+    norms: np.ndarray
+    correction: Any = np.nan
+    refinements: Any = 0
+
+    def stats(self, norm_A: np.ndarray, factorizations: int) -> Stats:
+        shape = norm_A.shape
+        return stats_of(
+            self.norms,
+            norm_A,
+            correction=np.broadcast_to(np.asarray(self.correction, float), shape),
+            refinements=np.broadcast_to(np.asarray(self.refinements, np.int32), shape),
+            factorizations=np.full(shape, factorizations, np.int32),
+            copies=np.zeros(shape, np.int32),
+        )

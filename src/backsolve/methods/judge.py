@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,72 @@ from ..solution import Stats
 from ..status import Status
 from .base import Target
 
-__all__ = ["B_MAX", "OMEGA", "X_MAX", "met_status", "on_target", "stats_of", "statuses"]
+__all__ = [
+    "OMEGA",
+    "X_MAX",
+    "in_doubt",
+    "met_status",
+    "on_target",
+    "settled",
+    "stats_of",
+    "statuses",
+    "unsafe_exponents",
+    "unsolved",
+]
 
-R_MAX, X_MAX, B_MAX, OMEGA, R_SCALED, B_SCALED, R_SQUARE, B_SQUARE = range(len(NORMS))
+R_MAX, X_MAX, B_MAX, OMEGA, R_SCALED, B_SCALED, R_SQUARE, B_SQUARE, X_SQUARE, CURVATURE = range(len(NORMS))
+
+
+SAFE_RANGE = {True: (1e-120, 1e120, 1000), False: (1e-15, 1e15, 120)}
+"""Of double precision, and of single: sizes of b that need no scaling, and the largest binary exponent to scale by."""
 
 
 def met_status(target: Target) -> Status:
     """What a column is that meets its target."""
     return Status.CONVERGED_BACKWARD if target.rtol is None and target.atol is None else Status.CONVERGED_RESIDUAL
+
+
+def settled(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target: Target, definite: bool) -> bool:
+    """Whether nothing is left to do or to say: every column accurate, on target, and in the safe range.
+
+    The common case, decided on Python floats, which for a few columns is quicker than arrays.
+    """
+    batch, k, _ = norms.shape
+    if batch * k > 16:
+        quiet = unsafe_exponents(norms, eps) is None and bool((norms[..., OMEGA] <= 4 * eps).all())
+        quiet = quiet and not (definite and _negative_curvature(norms).any())
+        return quiet and bool(on_target(norms, norm_A, n, eps, target).all()) and not in_doubt(norms, eps).any()
+    low, high, _ = SAFE_RANGE[eps < 1e-10]
+    by_backward_error = met_status(target) is Status.CONVERGED_BACKWARD
+    rtol, atol = target.rtol or 0.0, 0.0 if target.atol is None else target.atol
+    allowed, half_the_digits = 10 * sqrt(n) * eps, sqrt(eps)
+    for item, size_A in zip(norms.tolist(), norm_A.tolist(), strict=True):
+        for r_max, x_max, b_max, omega, r_scaled, b_scaled, r_square, b_square, x_square, curvature in item:
+            if not (
+                low <= b_max <= high and omega <= 4 * eps and r_scaled <= half_the_digits * b_scaled and x_max < inf
+            ):
+                return False
+            if definite and curvature < -1e-6 * sqrt(x_square * b_square):
+                return False
+            if by_backward_error:
+                if not r_max <= allowed * (size_A * x_max + b_max):
+                    return False
+            elif not sqrt(r_square) <= max(rtol * sqrt(b_square), atol):
+                return False
+    return True
+
+
+def unsafe_exponents(norms: np.ndarray, eps: float) -> np.ndarray | None:
+    """Binary exponents of columns near the ends of the floating-point range, 0 for safe ones; None if all are safe.
+
+    Products of such a column with the factors, and its squared norm, would underflow or overflow.
+    """
+    low, high, reach = SAFE_RANGE[eps < 1e-10]
+    b_max = norms[..., B_MAX]
+    unsafe = ((b_max < low) & (b_max > 0)) | ((b_max > high) & np.isfinite(b_max))
+    if not unsafe.any():
+        return None
+    return np.where(unsafe, np.clip(np.frexp(b_max)[1], -reach, reach), 0).astype(float)
 
 
 def on_target(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target: Target) -> np.ndarray:
@@ -35,16 +94,19 @@ def on_target(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target:
     return norms[..., R_MAX] <= 10 * np.sqrt(n) * eps * scale
 
 
-def statuses(norms: np.ndarray, met: np.ndarray, target: Target, failed: np.ndarray) -> np.ndarray:
-    """Status of each item, (batch,) int32: that of its worst column, or of its factorization where that failed."""
+def statuses(
+    norms: np.ndarray, met: np.ndarray, target: Target, failed: np.ndarray, definite: bool, lost: np.ndarray
+) -> np.ndarray:
+    """Status of each item, (batch,) int32: that of its worst column, or of its factorization where that failed.
+
+    `lost`, (batch, k), marks columns without a right digit.
+    """
     good = met_status(target)
-    # Where the residual, rows scaled alike, is no smaller than that of x = 0, nothing of the equation is
-    # solved: x is dominated by a null vector, however small the backward error.
-    b_scaled = norms[..., B_SCALED]
-    lost = (norms[..., R_SCALED] > 0.5 * b_scaled) & (b_scaled > 0)
-    if met.all() and not lost.any() and not failed.any():
+    wrong = _negative_curvature(norms) if definite else np.zeros_like(lost)
+    if met.all() and not (lost | wrong).any() and not failed.any():
         return np.full(len(norms), good, np.int32)
     columns = np.where(met, good, Status.INACCURATE)
+    columns[met & wrong] = Status.INDEFINITE
     columns[lost | ~np.isfinite(norms[..., X_MAX])] = Status.SINGULAR
     columns[~np.isfinite(norms[..., B_MAX])] = Status.NONFINITE
     status = columns.min(axis=-1, initial=good).astype(np.int32)
@@ -52,13 +114,32 @@ def statuses(norms: np.ndarray, met: np.ndarray, target: Target, failed: np.ndar
     return status
 
 
-def stats_of(norms: np.ndarray, norm_A: np.ndarray, back: Any, **counts: Any) -> Stats:
-    """Stats of each item, the worst over its columns; `back` undoes the scaling of the columns."""
+def _negative_curvature(norms: np.ndarray) -> np.ndarray:
+    """Columns with Re xᴴ b < 0, which no positive definite matrix has: xᴴ b = xᴴ A x."""
+    return norms[..., CURVATURE] < -1e-6 * np.sqrt(norms[..., X_SQUARE] * norms[..., B_SQUARE])
+
+
+def in_doubt(norms: np.ndarray, eps: float) -> np.ndarray:
+    """Columns whose residual, rows scaled alike, leaves half the digits of b unsolved: x may hold a null vector."""
+    return norms[..., R_SCALED] > sqrt(eps) * norms[..., B_SCALED]
+
+
+def unsolved(norms: np.ndarray) -> np.ndarray:
+    """Columns of whose equation nothing is solved: the residual, rows scaled alike, is about that of x = 0.
+
+    Their x is dominated by a null vector, however small the backward error.
+    """
+    b_scaled = norms[..., B_SCALED]
+    return (norms[..., R_SCALED] > 0.5 * b_scaled) & (b_scaled > 0)
+
+
+def stats_of(norms: np.ndarray, norm_A: np.ndarray, **counts: Any) -> Stats:
+    """Stats of each item, the worst over its columns."""
     with np.errstate(all="ignore"):
         r, b = np.sqrt(norms[..., R_SQUARE]), np.sqrt(norms[..., B_SQUARE])
         scale = norm_A[:, None] * norms[..., X_MAX] + norms[..., B_MAX]
         columns = {
-            "residual_norm": r * back,
+            "residual_norm": r,
             "relative_residual": _ratio(r, b),
             "backward_error": _ratio(norms[..., R_MAX], scale),
             "componentwise_error": norms[..., OMEGA],

@@ -68,11 +68,12 @@ class SuperLU(DirectMethod):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.ordering != "auto" and self.ordering not in _ORDERINGS:
+        if not isinstance(self.ordering, str) or self.ordering not in ("auto", *_ORDERINGS):
             choices = ", ".join(map(repr, ("auto", *_ORDERINGS)))
             raise ValueError(f"SuperLU: ordering must be one of {choices}; got {describe(self.ordering)}.")
         threshold = self.pivot_threshold
-        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if threshold is not None and not (number and 0 <= threshold <= 1):
             raise ValueError(f"SuperLU: pivot_threshold must be a float in [0, 1]; got {describe(threshold)}.")
 
     def refuse(self, A: Any) -> str | None:
@@ -80,7 +81,10 @@ class SuperLU(DirectMethod):
         if A.structure.kind != "csr":
             return "takes sparse matrices only: use method='lu' for a dense one"
         if A.structure.indices.dtype != np.int32:
-            return "uses int32 indices, and this matrix needs int64 (2³¹ or more entries, or built so)"
+            return (
+                "uses int32 indices, and those of this matrix are int64: it takes fewer than 2³¹ entries, "
+                "on a Pattern that was not made with index_dtype='int64'"
+            )
         return None
 
     def plan(self, A: Any) -> tuple[str, float, str]:
@@ -91,10 +95,10 @@ class SuperLU(DirectMethod):
         elif A.assumed in ("lower", "upper"):
             ordering, reason = "natural", "declared triangular: no fill in the natural order"
         elif A.assumed == "spd":
-            ordering, reason = "mmd_at_plus_a", "declared positive definite: diagonal pivots, ordering of A + Aᵀ"
-        elif pattern.symmetry >= _SYMMETRIC_ENOUGH and (pattern.diagonal >= 0).all():
+            ordering, reason = "mmd_at_plus_a", "declared positive definite: diagonal pivots, ordering of A + A.T"
+        elif pattern.symmetry >= _SYMMETRIC_ENOUGH and pattern.has_full_diagonal:
             ordering = "mmd_at_plus_a"
-            reason = f"{pattern.symmetry:.0%} symmetric pattern with a full diagonal: ordering of A + Aᵀ"
+            reason = f"{pattern.symmetry:.0%} symmetric pattern with a full diagonal: ordering of A + A.T"
         else:
             missing = int((pattern.diagonal < 0).sum())
             ordering = "colamd"
@@ -110,82 +114,57 @@ class SuperLU(DirectMethod):
         return f"SuperLU with ordering {ordering} and pivot threshold {threshold:g}: {reason}"
 
     def factor(self, A: Any, usable: np.ndarray) -> Factors:
-        """Factor each item; an item whose loosely pivoted factors fail is factored again with COLAMD."""
-        pattern = A.structure
-        factors = _Factors(pattern.shape[0], np.zeros(len(usable), np.int32))
+        """Factor each item; loosely pivoted factors that fail, now or when solving, are made again with COLAMD."""
         ordering, threshold, _ = self.plan(A)
-        for item in range(len(usable)):
-            factors.items.append(None)
-            if not usable[item] or self._refuted(A, item, factors):
+        strict = (
+            (lambda item: self._splu(A, item, "colamd", 1.0)) if self.ordering == "auto" and threshold < 1 else None
+        )
+        factors = _Factors(A.shape[0], len(usable), strict)
+        for item in np.flatnonzero(usable).tolist():
+            place = A.structure.not_definite(A.data[item]) if A.assumed == "spd" else None
+            if place is not None:
+                factors.fail(item, Status.INDEFINITE, _why_indefinite(A, item, *place))
                 continue
-            values = A.data[item]
             try:
-                factors.items[item] = self._splu(pattern, values, ordering, threshold)
+                factors.items[item] = self._splu(A, item, ordering, threshold)
             except RuntimeError as error:
-                self._retry(pattern, values, item, factors, ordering, error)
+                if not factors.strengthen(item):
+                    factors.fail(item, Status.SINGULAR, _why_singular(A.structure, str(error)))
         return factors
 
-    def _splu(self, pattern: Any, values: np.ndarray, ordering: str, threshold: float):
-        matrix = sp.csc_matrix(
-            (values[pattern.t_slot], pattern.t_indices, pattern.t_indptr), shape=pattern.shape, copy=False
-        )
-        symmetric = ordering == "mmd_at_plus_a"
+    def _splu(self, A: Any, item: int, ordering: str, threshold: float):
+        pattern = A.structure
+        columns = (A.data[item][pattern.t_slot], pattern.t_indices, pattern.t_indptr)
         return sla.splu(
-            matrix,
+            sp.csc_matrix(columns, shape=pattern.shape, copy=False),
             permc_spec=_ORDERINGS[ordering],
             diag_pivot_thresh=threshold,
-            options={"SymmetricMode": symmetric},
+            options={"SymmetricMode": ordering == "mmd_at_plus_a"},
         )
-
-    def _retry(self, pattern, values, item, factors, ordering, error) -> None:
-        if ordering == "mmd_at_plus_a" and self.ordering == "auto":
-            factors.count = 2
-            try:
-                factors.items[item] = self._splu(pattern, values, "colamd", 1.0)
-                return
-            except RuntimeError as again:
-                error = again
-        factors.failed[item] = Status.SINGULAR
-        if not factors.detail:
-            factors.detail = _why_singular(pattern, str(error))
-
-    def _refuted(self, A: Any, item: int, factors: Factors) -> bool:
-        """Check what O(nnz) can tell of a declared definite matrix: the diagonal, and all 2x2 minors."""
-        if A.assumed != "spd":
-            return False
-        pattern, values = A.structure, A.data[item]
-        slots = pattern.diagonal
-        diagonal = np.where(slots >= 0, values[slots], 0) if pattern.nnz else np.zeros(pattern.shape[0])
-        bad = np.flatnonzero(~((np.real(diagonal) > 0) & (np.imag(diagonal) == 0)))
-        detail = f"diagonal entry {bad[0]} is {diagonal[bad[0]]}" if bad.size else ""
-        if not detail:
-            scale = np.sqrt(np.real(diagonal))
-            rows, columns = pattern.rows, pattern.indices
-            minor = (rows != columns) & (np.abs(values) >= scale[rows] * scale[columns] * (1 + 1e-6))
-            if minor.any():
-                i, j = int(rows[minor][0]), int(columns[minor][0])
-                detail = f"the 2x2 minor of rows {i} and {j} is not positive"
-        if detail:
-            factors.failed[item] = Status.INDEFINITE
-            factors.detail = factors.detail or f"A was declared 'spd', but {detail}"
-        return bool(detail)
-
-    def contradicts(self, A: Any, x: Any, b: Any) -> np.ndarray | None:
-        """A positive definite matrix has xᴴ b = xᴴ A x > 0 for every b but zero."""
-        if A.assumed != "spd":
-            return None
-        curvature = np.einsum("bnk,bnk->bk", x.conj(), b, dtype=np.result_type(x, np.float64)).real
-        scale = np.linalg.norm(x, axis=1) * np.linalg.norm(b, axis=1)
-        return (curvature < -1e-6 * scale).any(axis=-1)
 
 
 class _Factors(Factors):
-    def __init__(self, n: int, failed: np.ndarray):
-        super().__init__(failed)
-        self.items: list[Any] = []
-        self.n = n
+    """SuperLU objects; `strict(item)` makes one with full pivoting, or is None where that has been done."""
+
+    def __init__(self, n: int, batch: int, strict: Any):
+        super().__init__(np.zeros(batch, np.int32))
+        self.n, self.items, self._strict = n, [None] * batch, strict
+        self._strengthened: set[int] = set()
+
+    def strengthen(self, item: int) -> bool:
+        """Factor an item again with full pivoting; False if that has been done or fails too."""
+        if self._strict is None or item in self._strengthened:
+            return False
+        self._strengthened.add(item)
+        self.count = 2
+        try:
+            self.items[item] = self._strict(item)
+        except RuntimeError:
+            return False
+        return True
 
     def solve(self, b: np.ndarray, adjoint: bool) -> np.ndarray:
+        """Solve with each item's factors."""
         trans = "H" if adjoint else "N"
         if len(self.items) == 1 and self.items[0] is not None:
             return self._one(self.items[0], b[0], trans)[None]
@@ -201,6 +180,13 @@ class _Factors(Factors):
         if b.shape[1] == 1:
             return lu.solve(b[:, 0], trans)[:, None]
         return np.ascontiguousarray(lu.solve(b, trans))
+
+
+def _why_indefinite(A: Any, item: int, i: int, j: int) -> str:
+    if i != j:
+        return f"A was declared 'spd', but the 2x2 minor of rows {i} and {j} is not positive"
+    slot = A.structure.diagonal[i]
+    return f"A was declared 'spd', but diagonal entry {i} is {A.data[item][slot] if slot >= 0 else 'not stored'}"
 
 
 def _why_singular(pattern: Any, said: str) -> str:

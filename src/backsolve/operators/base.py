@@ -73,8 +73,8 @@ class AbstractLinearOperator:
 
     def on(self, data: Any) -> Self:
         """Return the operator that engines work on: canonical plain values with one batch axis."""
-        other = copy.copy(self)
-        other.data = data
+        other = AbstractLinearOperator.__new__(type(self))
+        other.structure, other.data, other.assumed = self.structure, data, self.assumed
         return other
 
     def assume(self, assume: str) -> Self:

@@ -55,7 +55,8 @@ class CSR(AbstractLinearOperator):
         count = pattern.nnz if slots is None else len(slots)
         if data.shape[-1] != count:
             raise ValueError(
-                f"{owner}: values must have shape (..., {count}), one per entry of {index_name}; got {describe(data)}."
+                f"{owner}: values must have shape (..., {count}), one per entry of {index_name}; got {describe(data)}: "
+                "do they belong to another pattern?"
             )
         super().__init__(pattern, data)
         self.slots = slots
@@ -130,25 +131,27 @@ def _values(owner: str, data: Any) -> Any:
     if not hasattr(data, "shape"):
         data = np.asarray(data, dtype=None)
     if len(data.shape) < 1:
-        raise ValueError(f"{owner}: values must have at least one axis; got {describe(data)}.")
+        raise ValueError(f"{owner}: values must have shape (..., nnz); got {describe(data)}: give one per entry.")
     return data
 
 
 def _host(index: Any) -> Any:
     """Index arrays of any framework as NumPy arrays: they are static."""
+    if getattr(index, "is_meta", False):
+        raise ValueError("indices must hold numbers; got a tensor on the meta device: make it on another device.")
     return index.detach().cpu().numpy() if hasattr(index, "detach") else np.asarray(index)
 
 
 def _csr_pattern(indices, indptr, shape) -> tuple[Pattern, np.ndarray | None]:
     indices, indptr = integers("indices", indices), integers("indptr", indptr)
-    if indptr.size != shape[0] + 1 and indices.size == shape[0] + 1 and indices[0] == 0 and indices[-1] == indptr.size:
-        raise ValueError(
-            "CSR: indices and indptr seem to be swapped: the order is CSR(data, indices, indptr, shape), SciPy's; "
-            f"got indices of length {indices.size} = rows + 1 and indptr of length {indptr.size}."
-        )
     narrow_indptr, narrow_indices = narrow(indptr, indices, shape)
     code, position, value = _kernels.diagnose(narrow_indptr, narrow_indices, *shape)
     if code < 0:
+        if _kernels.diagnose(narrow_indices, narrow_indptr, *shape)[0] >= 0:
+            raise ValueError(
+                "CSR: indices and indptr must come in this order, SciPy's: CSR(data, indices, indptr, shape); "
+                f"got indices of length {indices.size} and indptr of length {indptr.size}, which fit when swapped."
+            )
         raise ValueError("CSR: " + defect_sentence(code, position, value, shape, indices.size, indptr.size))
     if code == 0:
         return Pattern(narrow_indptr, narrow_indices, shape), None

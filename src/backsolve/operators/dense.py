@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from ..errors import describe
 from .base import AbstractLinearOperator
@@ -24,3 +24,9 @@ class Dense(AbstractLinearOperator):
         if not hasattr(data, "shape") or len(data.shape) < 2:
             raise ValueError(f"Dense: data must be an array of shape (..., n_rows, n_cols); got {describe(data)}.")
         super().__init__(self.operations["full"](data), data)
+
+    def with_data(self, data: Any) -> Self:
+        """Return the same operator with other entries, which may be of another framework."""
+        other = super().with_data(data)
+        other.structure = self.operations["full"](data)
+        return other
