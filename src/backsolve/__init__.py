@@ -6,7 +6,8 @@
 array([1., 1.])
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
 
 from .api import aslinearoperator, explain, solve, solve_with_info
 from .errors import SolveError, SolveWarning
@@ -20,8 +21,8 @@ from .solution import Solution, Stats
 from .status import Status
 
 try:
-    __version__ = version("backsolve")
-except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = _version("backsolve")
+except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [

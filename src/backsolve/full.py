@@ -41,6 +41,7 @@ class Full:
         """Y Xᴴ."""
         return y @ _adjoint(self.linalg.xp, x)
 
+    @np.errstate(all="ignore")
     def residual(self, data, x, b, sums, adjoint: bool = False):
         """b - A x (or Aᴴ x) and the norms of `pattern.NORMS` for each column; sums from `row_sums`."""
         xp = self.linalg.xp

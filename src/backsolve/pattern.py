@@ -149,17 +149,17 @@ class Pattern:
         """Row of every entry: (nnz,), made on each call."""
         return np.repeat(np.arange(self.shape[0], dtype=self.indices.dtype), np.diff(self.indptr))
 
-    @property
+    @cached_property
     def t_indptr(self) -> np.ndarray:
         """`indptr` of the transpose: with `t_indices`, the CSC form."""
         return self._core.t_indptr
 
-    @property
+    @cached_property
     def t_indices(self) -> np.ndarray:
         """Row indices, column by column."""
         return self._core.t_indices
 
-    @property
+    @cached_property
     def t_slot(self) -> np.ndarray:
         """Places in the values of the entries of the transpose: ``data[..., t_slot]`` are the CSC values."""
         return self._core.t_slot

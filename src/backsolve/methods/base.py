@@ -36,7 +36,7 @@ class Outcome:
 
     @cached_property
     def converged(self) -> bool:
-        return bool((self.status > 0).all())
+        return min(self.status.tolist(), default=1) > 0
 
     @property
     def failed(self) -> np.ndarray | None:

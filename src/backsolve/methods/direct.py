@@ -74,10 +74,10 @@ class DirectState:
             self._sums[adjoint] = row_sums(self.A, adjoint)
         return self._sums[adjoint]
 
-    def charge(self) -> int:
-        """Factorizations made since the last solve."""
+    def outcome(self, work: _Work, norm: np.ndarray, status: np.ndarray, details: dict) -> Outcome:
+        """The verdict, charged with the factorizations made since the last solve."""
         made, self._charged = self.factors.count - self._charged, self.factors.count
-        return made
+        return Outcome(work.x, status, lambda: work.stats(norm, made), details)
 
 
 def row_sums(A: Any, adjoint: bool = False) -> tuple[Any, np.ndarray]:
@@ -143,26 +143,23 @@ class DirectMethod:
         """Solve A x = b, or Aᴴ x = b, refine and judge."""
         A, factors, definite = state.A, state.factors, state.A.assumed == "spd"
         sums, norm = state.sums(adjoint)
+        x = factors.solve(b, adjoint)
+        r, norms = A.structure.residual(A.data, x, b, sums, adjoint)
+        work = _Work(x, r, norms)
+        if not factors.details and settled(norms, norm, A.shape[0], state.eps, target, definite):
+            return state.outcome(work, norm, np.full(len(norms), met_status(target), np.int32), {})
         with np.errstate(all="ignore"):
-            x = factors.solve(b, adjoint)
-            r, norms = A.structure.residual(A.data, x, b, sums, adjoint)
-            work = _Work(x, r, norms)
-            if settled(norms, norm, A.shape[0], state.eps, target, definite) and not factors.failed.any():
-                status = np.full(len(norms), met_status(target), np.int32)
-            else:
-                exponents = unsafe_exponents(norms, state.eps)
-                if exponents is not None:
-                    return self._apply_scaled(state, b, target, adjoint, exponents)
-                work = self._refine(state, b, work, target, adjoint)
-                met = on_target(work.norms, norm, A.shape[0], state.eps, target)
-                lost = self._lost(state, work, met, target, adjoint)
-                status = statuses(work.norms, met, target, factors.failed, definite, lost)
-                doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR)) & (factors.failed == 0)
-                if any([factors.strengthen(item) for item in np.flatnonzero(doubtful).tolist()]):
-                    return self.apply(state, b, target, adjoint=adjoint)
-        details = {} if (status > 0).all() else _details(state, b, status)
-        made = state.charge()
-        return Outcome(work.x, status, lambda: work.stats(norm, made), details)
+            exponents = unsafe_exponents(norms, state.eps)
+            if exponents is not None:
+                return self._apply_scaled(state, b, target, adjoint, exponents)
+            work = self._refine(state, b, work, target, adjoint)
+            met = on_target(work.norms, norm, A.shape[0], state.eps, target)
+            lost = self._lost(state, work, met, target, adjoint)
+            status = statuses(work.norms, met, target, factors.failed, definite, lost)
+            doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR)) & (factors.failed == 0)
+            if any([factors.strengthen(item) for item in np.flatnonzero(doubtful).tolist()]):
+                return self.apply(state, b, target, adjoint=adjoint)
+        return state.outcome(work, norm, status, {} if (status > 0).all() else _details(state, b, status))
 
     def _lost(self, state: DirectState, work: _Work, met: np.ndarray, target: Target, adjoint: bool) -> np.ndarray:
         """Columns of x without a right digit: (batch, k) booleans.
