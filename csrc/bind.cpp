@@ -58,28 +58,18 @@ void bind_values(Class& c) {
     nb::gil_scoped_release release;
     backsolve::outer<I, T>(p, y.data(), x.data(), s.data(), batch, k);
   }, "y"_a.noconvert(), "x"_a.noconvert(), "s"_a.noconvert());
-  c.def("residual", [](const P& p, In<T, 2> data, In<T, 3> x, In<T, 3> b, In<double, 2> sums,
-                       Out<T, 3> r, Out<double, 3> norms, bool adjoint) {
+  c.def("residual", [](const P& p, In<T, 2> data, In<T, 3> x, In<T, 3> b, Out<T, 3> r, Out<double, 3> norms, bool adjoint) {
     const std::int64_t batch = data.shape(0), k = x.shape(2), n = p.n_rows;
     if (p.n_cols != n) throw nb::value_error("residual needs a square Pattern");
     expect(data, {batch, p.nnz()}, "data");
     expect(x, {batch, n, k}, "x");
     expect(b, {batch, n, k}, "b");
-    expect(sums, {batch, n}, "sums");
     expect(r, {batch, n, k}, "r");
     expect(norms, {batch, k, backsolve::kNorms}, "norms");
     nb::gil_scoped_release release;
     (adjoint ? backsolve::residual<true, I, T> : backsolve::residual<false, I, T>)(
-        p, data.data(), x.data(), b.data(), sums.data(), r.data(), norms.data(), batch, k);
-  }, "data"_a.noconvert(), "x"_a.noconvert(), "b"_a.noconvert(), "sums"_a.noconvert(),
-     "r"_a.noconvert(), "norms"_a.noconvert(), "adjoint"_a);
-  c.def("row_sums", [](const P& p, In<T, 2> data, Out<double, 2> sums, bool adjoint) {
-    const std::int64_t batch = data.shape(0);
-    expect(data, {batch, p.nnz()}, "data");
-    expect(sums, {batch, adjoint ? p.n_cols : p.n_rows}, "sums");
-    nb::gil_scoped_release release;
-    (adjoint ? backsolve::row_sums<true, I, T> : backsolve::row_sums<false, I, T>)(p, data.data(), sums.data(), batch);
-  }, "data"_a.noconvert(), "sums"_a.noconvert(), "adjoint"_a);
+        p, data.data(), x.data(), b.data(), r.data(), norms.data(), batch, k);
+  }, "data"_a.noconvert(), "x"_a.noconvert(), "b"_a.noconvert(), "r"_a.noconvert(), "norms"_a.noconvert(), "adjoint"_a);
   c.def("not_definite", [](const P& p, In<T, 1> data) {
     if (p.n_cols != p.n_rows) throw nb::value_error("not_definite needs a square Pattern");
     expect(data, {p.nnz()}, "data");
@@ -129,20 +119,20 @@ void bind_pattern(nb::module_& m, const char* name) {
 }
 
 template <class T>
-void bind_nonfinite(nb::module_& m) {
-  m.def("first_nonfinite", [](In<T, 1> values) {
+void bind_beyond(nb::module_& m) {
+  m.def("first_beyond", [](In<T, 1> values, double limit) {
     nb::gil_scoped_release release;
-    return backsolve::first_nonfinite(values.data(), static_cast<std::int64_t>(values.shape(0)));
-  }, "values"_a.noconvert());
+    return backsolve::first_beyond(values.data(), static_cast<std::int64_t>(values.shape(0)), limit);
+  }, "values"_a.noconvert(), "limit"_a);
 }
 
 NB_MODULE(_kernels, m) {
   nb::set_leak_warnings(false);  // patterns that live until the interpreter exits are no leak
   bind_pattern<std::int32_t>(m, "Pattern32");
   bind_pattern<std::int64_t>(m, "Pattern64");
-  bind_nonfinite<double>(m);
-  bind_nonfinite<float>(m);
-  bind_nonfinite<std::complex<double>>(m);
-  bind_nonfinite<std::complex<float>>(m);
+  bind_beyond<double>(m);
+  bind_beyond<float>(m);
+  bind_beyond<std::complex<double>>(m);
+  bind_beyond<std::complex<float>>(m);
   m.def("thread_count", &backsolve::thread_count);
 }

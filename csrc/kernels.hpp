@@ -97,95 +97,101 @@ void outer(const Pattern<I>& pattern, const T* y, const T* x, T* s, std::int64_t
   });
 }
 
-// What judges one column of a solve: maxima, then sums.
+// The largest quotient of a run of them; divides once, at the end.
+struct LargestRatio {
+  double above = 0, below = 1;
+  void add(double a, double b) {
+    if (!(a * below <= above * b)) above = a, below = b;  // also taken by NaN, which then stays
+  }
+  double value() const { return above == 0 ? 0.0 : above / below; }
+};
+
+// What judges one column of a solve.
 struct Norms {
   double r_max = 0, x_max = 0, b_max = 0;
-  double omega = 0;                   // max_i |r_i| / (|A||x| + |b|)_i (Oettli and Prager 1964)
-  double r_scaled = 0, b_scaled = 0;  // max_i |r_i| / s_i and max_i |b_i| / s_i, s_i = sum_j |a_ij|
+  double a_max = 0;                // max_i s_i with s_i = sum_j |a_ij|: the infinity-norm of A
+  LargestRatio omega;              // |r_i| / (|A||x| + |b|)_i (Oettli and Prager 1964)
+  LargestRatio r_scaled, b_scaled; // |r_i| / s_i and |b_i| / s_i
   double r_square = 0, b_square = 0, x_square = 0;
-  double curvature = 0;  // Re x^H b
+  double curvature = 0;            // Re x^H b
 
-  static double larger(double a, double b) { return (b > a || b != b) ? b : a; }  // keeps NaN
+  static double larger(double a, double b) { return a >= b ? a : b != b || a == a ? b : a; }  // keeps NaN
   void add(const Norms& other) {
     r_max = larger(r_max, other.r_max);
     x_max = larger(x_max, other.x_max);
     b_max = larger(b_max, other.b_max);
-    omega = larger(omega, other.omega);
-    r_scaled = larger(r_scaled, other.r_scaled);
-    b_scaled = larger(b_scaled, other.b_scaled);
+    a_max = larger(a_max, other.a_max);
+    omega.add(other.omega.above, other.omega.below);
+    r_scaled.add(other.r_scaled.above, other.r_scaled.below);
+    b_scaled.add(other.b_scaled.above, other.b_scaled.below);
     r_square += other.r_square;
     b_square += other.b_square;
     x_square += other.x_square;
     curvature += other.curvature;
   }
 };
-inline constexpr int kNorms = 10;
+inline constexpr int kNorms = 11;
 
-// sums is (batch, n), the s_i of Norms; norms is (batch, k, 10) in the order of Norms.
+// norms is (batch, k, 11), in the order of pattern.py's NORMS.
 template <bool Adjoint, class I, class T>
-void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, const double* sums, T* r,
-              double* norms,
+void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, T* r, double* norms,
               std::int64_t batch, std::int64_t k) {
   using W = wide_t<T>;
   const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
   const std::int64_t n = pattern.n_rows, chunks = rows.chunk_count();
   std::vector<Norms> partial(static_cast<std::size_t>(batch * chunks * k));
-  for_rows(rows, batch, 2 * batch * pattern.nnz() * k, [&](std::int64_t at, std::int64_t i, std::int64_t chunk) {
+  for_chunks(batch * chunks, 2 * batch * pattern.nnz() * k, [&](std::int64_t chunk) {
+    const std::int64_t at = chunk / chunks, part = chunk % chunks;
     const T* values = data + at * pattern.nnz();
     const T* in = x + at * n * k;
-    const std::int64_t here = (at * n + i) * k;
     for_columns(k, [&]<int Width>(std::int64_t k0) {
-      W sum[Width] = {};
-      double scale[Width] = {};
-      for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
-        const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
-        const double size = magnitude(a);
-        const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
+      Norms found[Width];
+      for (std::int64_t i = rows.chunks[part]; i < rows.chunks[part + 1]; ++i) {
+        const std::int64_t here = (at * n + i) * k + k0;
+        W sum[Width] = {};
+        double scale[Width] = {}, row_sum = 0;
+        for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+          const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
+          const double size = magnitude(a);
+          const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
+          row_sum += size;
+          for (int c = 0; c < Width; ++c) {
+            const W v = static_cast<W>(row[c]);
+            sum[c] += times(a, v);
+            scale[c] += size * magnitude(v);
+          }
+        }
+        const double s = row_sum > 0 ? row_sum : 1.0;
         for (int c = 0; c < Width; ++c) {
-          const W v = static_cast<W>(row[c]);
-          sum[c] += times(a, v);
-          scale[c] += size * magnitude(v);
+          Norms& f = found[c];
+          const W v = static_cast<W>(x[here + c]), wanted = static_cast<W>(b[here + c]), rest = wanted - sum[c];
+          const double r_size = magnitude(rest), b_size = magnitude(wanted);
+          r[here + c] = static_cast<T>(rest);
+          f.r_max = Norms::larger(f.r_max, r_size);
+          f.x_max = Norms::larger(f.x_max, magnitude(v));
+          f.b_max = Norms::larger(f.b_max, b_size);
+          f.a_max = Norms::larger(f.a_max, row_sum);
+          if (r_size != 0) f.omega.add(r_size, scale[c] + b_size);
+          f.r_scaled.add(r_size, s);
+          f.b_scaled.add(b_size, s);
+          f.r_square += square(rest);
+          f.b_square += square(wanted);
+          f.x_square += square(v);
+          f.curvature += std::real(times(conjugate(v), wanted));
         }
       }
-      for (int c = 0; c < Width; ++c) {
-        const W wanted = static_cast<W>(b[here + k0 + c]);
-        const W rest = wanted - sum[c];
-        r[here + k0 + c] = static_cast<T>(rest);
-        const double size = magnitude(rest), b_size = magnitude(wanted);
-        const double weight = scale[c] + b_size;
-        const double s = sums[at * n + i];
-        const W v = static_cast<W>(x[here + k0 + c]);
-        const Norms now{size, magnitude(v), b_size,
-                        size == 0 ? 0.0 : size / weight, s > 0 ? size / s : size, s > 0 ? b_size / s : b_size,
-                        square(rest), square(wanted), square(v), std::real(times(conjugate(v), wanted))};
-        partial[chunk * k + k0 + c].add(now);
-      }
+      for (int c = 0; c < Width; ++c) partial[chunk * k + k0 + c] = found[c];
     });
   });
   for (std::int64_t at = 0; at < batch; ++at)
     for (std::int64_t c = 0; c < k; ++c) {
       Norms total;
       for (std::int64_t part = 0; part < chunks; ++part) total.add(partial[(at * chunks + part) * k + c]);
-      double* out = norms + (at * k + c) * kNorms;
-      const double fields[kNorms] = {total.r_max,    total.x_max,    total.b_max,    total.omega,
-                                     total.r_scaled, total.b_scaled, total.r_square, total.b_square,
-                                     total.x_square, total.curvature};
-      std::copy(fields, fields + kNorms, out);
+      const double fields[kNorms] = {total.a_max,    total.r_max,          total.x_max,          total.b_max,
+                                     total.omega.value(), total.r_scaled.value(), total.b_scaled.value(), total.r_square,
+                                     total.b_square, total.x_square,       total.curvature};
+      std::copy(fields, fields + kNorms, norms + (at * k + c) * kNorms);
     }
-}
-
-// sums is (batch, n_rows): sum_j |a_ij|; of the columns with Adjoint.
-template <bool Adjoint, class I, class T>
-void row_sums(const Pattern<I>& pattern, const T* data, double* sums, std::int64_t batch) {
-  const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
-  const std::int64_t n_out = Adjoint ? pattern.n_cols : pattern.n_rows;
-  for_rows(rows, batch, batch * pattern.nnz(), [&](std::int64_t at, std::int64_t i, std::int64_t) {
-    const T* values = data + at * pattern.nnz();
-    double sum = 0;
-    for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e)
-      sum += magnitude(static_cast<wide_t<T>>(values[Adjoint ? rows.slot[e] : e]));
-    sums[at * n_out + i] = sum;
-  });
 }
 
 // What O(nnz) can tell against a matrix being Hermitian positive definite: a diagonal entry that is not real and
@@ -210,15 +216,12 @@ std::pair<std::int64_t, std::int64_t> not_definite(const Pattern<I>& pattern, co
   return {-1, -1};
 }
 
-// The place of the first NaN or infinity, or -1.
+// The place of the first value that is NaN or larger than `limit` in modulus (in a component, if complex), or -1.
 template <class T>
-std::int64_t first_nonfinite(const T* values, std::int64_t count) {
+std::int64_t first_beyond(const T* values, std::int64_t count, double limit) {
   for (std::int64_t e = 0; e < count; ++e) {
-    if constexpr (std::is_floating_point_v<T>) {
-      if (!std::isfinite(values[e])) return e;
-    } else {
-      if (!std::isfinite(values[e].real()) || !std::isfinite(values[e].imag())) return e;
-    }
+    const wide_t<T> v = static_cast<wide_t<T>>(values[e]);
+    if (!(std::fabs(std::real(v)) <= limit && std::fabs(std::imag(v)) <= limit)) return e;
   }
   return -1;
 }

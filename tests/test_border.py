@@ -35,17 +35,16 @@ def fenced(shape, dtype, value=0):
 def calls(batch, k, dtype, n=N, nnz=NNZ):
     """Arguments of each kernel: name -> [(shape, dtype, is it written)]; flags follow."""
     cube, values = ((batch, n, k), dtype, False), ((batch, nnz), dtype, False)
-    out, sums = (*cube[:2], True), ((batch, n), np.float64, False)
+    out = (*cube[:2], True)
     return {
         "matmat": [values, cube, out],
         "outer": [cube, cube, (*values[:2], True)],
-        "residual": [values, cube, cube, sums, out, ((batch, k, len(NORMS)), np.float64, True)],
-        "row_sums": [values, (*sums[:2], True)],
+        "residual": [values, cube, cube, out, ((batch, k, len(NORMS)), np.float64, True)],
         "not_definite": [((nnz,), dtype, False)],
     }
 
 
-FLAGS = {"matmat": 1, "residual": 1, "row_sums": 1}
+FLAGS = {"matmat": 1, "residual": 1}
 
 
 def run(pattern, name, args, adjoint=False):
@@ -121,8 +120,8 @@ def test_dtypes_are_not_mixed_or_converted(mixed):
     pattern = core()
     for name, spec in calls(1, 2, mixed[0]).items():
         for position, (shape, dtype, _) in enumerate(spec):
-            # The sums are double for every dtype, so the values of `row_sums` and `not_definite` stand alone.
-            if dtype != mixed[0] or (name in ("row_sums", "not_definite") and position == 0):
+            # The values of `not_definite` stand alone.
+            if dtype != mixed[0] or name == "not_definite":
                 continue
             args = [np.ones(s, kind) for s, kind, _ in spec]
             args[position] = np.ones(shape, mixed[1])
@@ -282,15 +281,16 @@ def test_lengths_of_triplets_must_agree():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_first_nonfinite(dtype):
+def test_first_beyond(dtype):
     values = np.ones(9, dtype)
-    assert _kernels.first_nonfinite(values) == -1 == _kernels.first_nonfinite(values[:0])
+    assert _kernels.first_beyond(values, 1.0) == -1 == _kernels.first_beyond(values[:0], 1.0)
+    assert _kernels.first_beyond(values, 0.9) == 0
     for bad in (np.nan, np.inf, -np.inf):
         values[[5, 7]] = bad
-        assert _kernels.first_nonfinite(values) == 5
+        assert _kernels.first_beyond(values, 1e300) == 5
     if np.iscomplexobj(values):
         values[3] = complex(0, np.inf)
-        assert _kernels.first_nonfinite(values) == 3
+        assert _kernels.first_beyond(values, 1e300) == 3
     for wrong in (values[::2], values[None], values.astype(object), list(values)):
         with pytest.raises(TypeError):
-            _kernels.first_nonfinite(wrong)
+            _kernels.first_beyond(wrong, 1.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .pattern import NORMS
+from .pattern import NORMS, largest_summable
 
 __all__ = ["Full"]
 
@@ -42,31 +42,32 @@ class Full:
         return y @ _adjoint(self.linalg.xp, x)
 
     @np.errstate(all="ignore")
-    def residual(self, data, x, b, sums, adjoint: bool = False):
-        """b - A x (or Aᴴ x) and the norms of `pattern.NORMS` for each column; sums from `row_sums`."""
+    def residual(self, data, x, b, adjoint: bool = False):
+        """b - A x (or Aᴴ x), and the norms of `pattern.NORMS` for each column."""
         xp = self.linalg.xp
         matrix, wide_x, wide_b = (self.linalg.widen(v) for v in (data, x, b))
         if adjoint:
             matrix = _adjoint(xp, matrix)
         r = wide_b - matrix @ wide_x
-        size, x_size, b_size = xp.abs(r), xp.abs(wide_x), xp.abs(wide_b)
-        weight = xp.abs(matrix) @ x_size + b_size
-        scale = xp.where(sums > 0, sums, xp.ones_like(sums))[..., None]
-        omega = xp.where(size == 0, size, size / xp.where(weight > 0, weight, xp.ones_like(weight)))
-        maxima = (size, x_size, b_size, omega, size / scale, b_size / scale)
-        curvature = (
-            xp.real(xp.conj(wide_x) * wide_b) if xp.isdtype(wide_x.dtype, "complex floating") else wide_x * wide_b
-        )
-        sums_of = (size * size, b_size * b_size, x_size * x_size, curvature)
         if self.shape[0] == 0 or b.shape[2] == 0:
             return b, np.zeros((b.shape[0], b.shape[2], len(NORMS)))
-        norms = xp.stack([xp.max(v, axis=1) for v in maxima] + [xp.sum(v, axis=1) for v in sums_of], axis=-1)
+        entries, size, x_size, b_size = (xp.abs(v) for v in (matrix, r, wide_x, wide_b))
+        sums, weight = xp.sum(entries, axis=2)[..., None], entries @ x_size + b_size
+        scale = xp.where(sums > 0, sums, xp.ones_like(sums))
+        omega = xp.where(size == 0, size, size / xp.where(weight > 0, weight, xp.ones_like(weight)))
+        maxima = (xp.zeros_like(size) + sums, size, x_size, b_size, omega, size / scale, b_size / scale)
+        complex_valued = xp.isdtype(wide_x.dtype, "complex floating")
+        curvature = xp.real(xp.conj(wide_x) * wide_b) if complex_valued else wide_x * wide_b
+        totals = (size * size, b_size * b_size, x_size * x_size, curvature)
+        norms = xp.stack([xp.max(v, axis=1) for v in maxima] + [xp.sum(v, axis=1) for v in totals], axis=-1)
         return xp.astype(r, b.dtype), self.to_numpy(norms)
 
-    def row_sums(self, data, adjoint: bool = False):
-        """Σ_j |a_ij| of each row, or of each column."""
+    @np.errstate(all="ignore")
+    def finite_items(self, data) -> np.ndarray:
+        """Whether all entries of each item are finite, and so are sums of a row of them: (batch,) booleans."""
         xp = self.linalg.xp
-        return xp.sum(xp.abs(self.linalg.widen(data)), axis=1 if adjoint else 2)
+        fits = xp.abs(data) <= largest_summable(str(data.dtype).removeprefix("torch."), max(self.shape))
+        return self.to_numpy(xp.all(xp.reshape(fits, (data.shape[0], self.nnz)), axis=1))
 
     # -- small things that methods need, as `Pattern` has them ----------------------------------------------
 

@@ -17,7 +17,19 @@ __all__ = ["NORMS", "Pattern", "canonical_pattern"]
 _INT32_MAX = np.iinfo(np.int32).max
 _INT64_MAX = np.iinfo(np.int64).max
 
-NORMS = ("r_max", "x_max", "b_max", "omega", "r_scaled", "b_scaled", "r_square", "b_square", "x_square", "curvature")
+NORMS = (
+    "a_max",
+    "r_max",
+    "x_max",
+    "b_max",
+    "omega",
+    "r_scaled",
+    "b_scaled",
+    "r_square",
+    "b_square",
+    "x_square",
+    "curvature",
+)
 """Fields that `residual` measures for each column."""
 
 
@@ -72,18 +84,19 @@ class Pattern:
         self._core.outer(y, x, s)
         return s
 
-    def residual(self, data, x, b, sums, adjoint: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """b - A x (or Aᴴ x), and the norms NORMS of each column, (batch, k, 10) float64; sums from `row_sums`."""
+    def residual(self, data, x, b, adjoint: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """b - A x (or Aᴴ x), and the norms NORMS of each column: (batch, k, 11) float64."""
         r = np.empty_like(b)
         norms = np.empty((b.shape[0], b.shape[2], len(NORMS)))
-        self._core.residual(data, x, b, sums, r, norms, adjoint)
+        self._core.residual(data, x, b, r, norms, adjoint)
         return r, norms
 
-    def row_sums(self, data, adjoint: bool = False) -> np.ndarray:
-        """Σ_j |a_ij| of each row, or of each column: (batch, n) float64."""
-        sums = np.empty((data.shape[0], self.shape[1 if adjoint else 0]))
-        self._core.row_sums(data, sums, adjoint)
-        return sums
+    def finite_items(self, data) -> np.ndarray:
+        """Whether all values of each item are finite, and so are sums of a row of them: (batch,) booleans."""
+        limit = largest_summable(data.dtype, max(self.shape))
+        if _kernels.first_beyond(data.reshape(-1), limit) < 0:
+            return np.ones(len(data), bool)
+        return np.array([_kernels.first_beyond(item, limit) < 0 for item in data])
 
     def not_definite(self, data) -> tuple[int, int] | None:
         """A place (i, j) that disproves Hermitian positive definiteness of (nnz,) values, if O(nnz) finds one.
@@ -220,6 +233,11 @@ def canonical_pattern(rows, cols, shape) -> tuple[Pattern, np.ndarray | None]:
     indptr, indices, slots = _kernels.canonicalise(rows, cols, *shape)
     identity = len(indices) == len(slots) and bool((slots == np.arange(len(slots), dtype=slots.dtype)).all())
     return Pattern(indptr, indices, shape), None if identity else slots
+
+
+def largest_summable(dtype, n: int) -> float:
+    """Size of numbers of which n + 1 can be summed in double precision without overflow."""
+    return min(float(np.finfo(dtype).max), float(np.finfo(np.float64).max) / (n + 1))
 
 
 def check_shape(owner: str, shape) -> tuple[int, int]:

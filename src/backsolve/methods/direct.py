@@ -12,6 +12,7 @@ from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
 from .judge import (
+    A_MAX,
     OMEGA,
     X_MAX,
     in_doubt,
@@ -60,31 +61,16 @@ class Factors:
 
 
 class DirectState:
-    """What `prepare` returns: the operator, its factors and its norms."""
+    """What `prepare` returns: the operator and its factors."""
 
-    def __init__(self, A: Any, factors: Factors, sums: Any, norm: np.ndarray):
-        self.A, self.factors = A, factors
-        self.eps = A.structure.eps(A.data)
-        self._sums = {False: (sums, norm)}
+    def __init__(self, A: Any, factors: Factors):
+        self.A, self.factors, self.eps = A, factors, A.structure.eps(A.data)
         self._charged = 0
 
-    def sums(self, adjoint: bool) -> tuple[Any, np.ndarray]:
-        """Absolute row sums of A or Aᴴ, (batch, n), and their maxima, the ∞-norms."""
-        if adjoint not in self._sums:
-            self._sums[adjoint] = row_sums(self.A, adjoint)
-        return self._sums[adjoint]
-
-    def outcome(self, work: _Work, norm: np.ndarray, status: np.ndarray, details: dict) -> Outcome:
+    def outcome(self, work: _Work, status: np.ndarray, details: dict) -> Outcome:
         """The verdict, charged with the factorizations made since the last solve."""
         made, self._charged = self.factors.count - self._charged, self.factors.count
-        return Outcome(work.x, status, lambda: work.stats(norm, made), details)
-
-
-def row_sums(A: Any, adjoint: bool = False) -> tuple[Any, np.ndarray]:
-    """Absolute row sums in A's array namespace, and the ∞-norm of each item in NumPy; both keep NaN."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = A.structure.row_sums(A.data, adjoint)
-    return sums, A.structure.to_numpy(sums).max(axis=-1, initial=0.0)
+        return Outcome(work.x, status, lambda: work.stats(made), details)
 
 
 @dataclass(frozen=True)
@@ -131,35 +117,33 @@ class DirectMethod:
 
     def prepare(self, A: Any) -> DirectState:
         """Factor A. Failures are kept per item and told by `apply`."""
-        sums, norm = row_sums(A)
-        finite = np.isfinite(norm)
+        finite = A.structure.finite_items(A.data)
         factors = self.factor(A, finite)
         if not finite.all():
             factors.failed[~finite] = Status.NONFINITE
             factors.details[Status.NONFINITE] = _nonfinite("A", A.data, A.structure)
-        return DirectState(A, factors, sums, norm)
+        return DirectState(A, factors)
 
     def apply(self, state: DirectState, b: Any, target: Target, *, adjoint: bool = False) -> Outcome:
         """Solve A x = b, or Aᴴ x = b, refine and judge."""
         A, factors, definite = state.A, state.factors, state.A.assumed == "spd"
-        sums, norm = state.sums(adjoint)
         x = factors.solve(b, adjoint)
-        r, norms = A.structure.residual(A.data, x, b, sums, adjoint)
+        r, norms = A.structure.residual(A.data, x, b, adjoint)
         work = _Work(x, r, norms)
-        if not factors.details and settled(norms, norm, A.shape[0], state.eps, target, definite):
-            return state.outcome(work, norm, np.full(len(norms), met_status(target), np.int32), {})
+        if not factors.details and settled(norms, A.shape[0], state.eps, target, definite):
+            return state.outcome(work, np.full(len(norms), met_status(target), np.int32), {})
         with np.errstate(all="ignore"):
             exponents = unsafe_exponents(norms, state.eps)
             if exponents is not None:
                 return self._apply_scaled(state, b, target, adjoint, exponents)
             work = self._refine(state, b, work, target, adjoint)
-            met = on_target(work.norms, norm, A.shape[0], state.eps, target)
+            met = on_target(work.norms, A.shape[0], state.eps, target)
             lost = self._lost(state, work, met, target, adjoint)
             status = statuses(work.norms, met, target, factors.failed, definite, lost)
             doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR)) & (factors.failed == 0)
             if any([factors.strengthen(item) for item in np.flatnonzero(doubtful).tolist()]):
                 return self.apply(state, b, target, adjoint=adjoint)
-        return state.outcome(work, norm, status, {} if (status > 0).all() else _details(state, b, status))
+        return state.outcome(work, status, {} if (status > 0).all() else _details(state, b, work, status))
 
     def _lost(self, state: DirectState, work: _Work, met: np.ndarray, target: Target, adjoint: bool) -> np.ndarray:
         """Columns of x without a right digit: (batch, k) booleans.
@@ -169,12 +153,11 @@ class DirectMethod:
         both, the backward error is small; where it is not, the factors are of another matrix than A.
         """
         norms = work.norms
-        lost = unsolved(norms) & on_target(norms, state.sums(adjoint)[1], state.A.shape[0], state.eps, Target())
+        lost = unsolved(norms) & on_target(norms, state.A.shape[0], state.eps, Target())
         doubt = met & ~lost & in_doubt(norms, state.eps)
         if doubt.any() and met_status(target) is Status.CONVERGED_BACKWARD:
             d = state.factors.solve(work.r, adjoint)
-            sums, _ = state.sums(adjoint)
-            _, d_norms = state.A.structure.residual(state.A.data, d, work.r, sums, adjoint)
+            _, d_norms = state.A.structure.residual(state.A.data, d, work.r, adjoint)
             lost = lost | (doubt & (d_norms[..., X_MAX] > 0.1 * norms[..., X_MAX]))
         return lost
 
@@ -195,20 +178,19 @@ class DirectMethod:
     def _refine(self, state: DirectState, b: Any, work: _Work, target: Target, adjoint: bool) -> _Work:
         """Iterative refinement of the columns that need it, one step at least where rounding can be improved."""
         A, structure, eps = state.A, state.A.structure, state.eps
-        sums, norm = state.sums(adjoint)
         work.refinements = np.zeros(len(work.norms), np.int32)
         for step in range(_MAX_REFINEMENTS):
             omega = work.norms[..., OMEGA]
             if step == 0:
                 wanted = omega > 4 * eps
             else:
-                wanted = ~on_target(work.norms, norm, A.shape[0], eps, target) & (omega > 0)
+                wanted = ~on_target(work.norms, A.shape[0], eps, target) & (omega > 0)
             wanted &= np.isfinite(work.norms[..., X_MAX])
             if not wanted.any():
                 break
             d = state.factors.solve(work.r, adjoint)
             x = work.x + d
-            r, norms = structure.residual(A.data, x, b, sums, adjoint)
+            r, norms = structure.residual(A.data, x, b, adjoint)
             work.refinements += wanted.any(axis=-1)
             if step == 0:
                 work.correction = structure.size(d) / work.norms[..., X_MAX].max(axis=-1)
@@ -224,10 +206,12 @@ class DirectMethod:
         return work
 
 
-def _details(state: DirectState, b: Any, status: np.ndarray) -> dict[int, str]:
+def _details(state: DirectState, b: Any, work: _Work, status: np.ndarray) -> dict[int, str]:
     details = dict(state.factors.details)
     if (status == Status.NONFINITE).any() and Status.NONFINITE not in details:
-        details[Status.NONFINITE] = _nonfinite("the right-hand side", b, state.A.structure)
+        overflows = not np.isfinite(work.norms[..., A_MAX]).all()
+        what, array = ("A", state.A.data) if overflows else ("the right-hand side", b)
+        details[Status.NONFINITE] = _nonfinite(what, array, state.A.structure)
     return details
 
 
@@ -253,11 +237,10 @@ class _Work:
     correction: Any = np.nan
     refinements: Any = 0
 
-    def stats(self, norm_A: np.ndarray, factorizations: int) -> Stats:
-        shape = norm_A.shape
+    def stats(self, factorizations: int) -> Stats:
+        shape = self.norms.shape[:1]
         return stats_of(
             self.norms,
-            norm_A,
             correction=np.broadcast_to(np.asarray(self.correction, float), shape),
             refinements=np.broadcast_to(np.asarray(self.refinements, np.int32), shape),
             factorizations=np.full(shape, factorizations, np.int32),

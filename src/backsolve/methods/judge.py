@@ -13,6 +13,7 @@ from ..status import Status
 from .base import Target
 
 __all__ = [
+    "A_MAX",
     "OMEGA",
     "X_MAX",
     "in_doubt",
@@ -25,7 +26,7 @@ __all__ = [
     "unsolved",
 ]
 
-R_MAX, X_MAX, B_MAX, OMEGA, R_SCALED, B_SCALED, R_SQUARE, B_SQUARE, X_SQUARE, CURVATURE = range(len(NORMS))
+A_MAX, R_MAX, X_MAX, B_MAX, OMEGA, R_SCALED, B_SCALED, R_SQUARE, B_SQUARE, X_SQUARE, CURVATURE = range(len(NORMS))
 
 
 SAFE_RANGE = {True: (1e-120, 1e120, 1000), False: (1e-15, 1e15, 120)}
@@ -37,7 +38,7 @@ def met_status(target: Target) -> Status:
     return Status.CONVERGED_BACKWARD if target.rtol is None and target.atol is None else Status.CONVERGED_RESIDUAL
 
 
-def settled(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target: Target, definite: bool) -> bool:
+def settled(norms: np.ndarray, n: int, eps: float, target: Target, definite: bool) -> bool:
     """Whether nothing is left to do or to say: every column accurate, on target, and in the safe range.
 
     The common case, decided on Python floats, which for a few columns is quicker than arrays.
@@ -46,24 +47,23 @@ def settled(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target: T
     if batch * k > 16:
         quiet = unsafe_exponents(norms, eps) is None and bool((norms[..., OMEGA] <= 4 * eps).all())
         quiet = quiet and not (definite and _negative_curvature(norms).any())
-        return quiet and bool(on_target(norms, norm_A, n, eps, target).all()) and not in_doubt(norms, eps).any()
+        return quiet and bool(on_target(norms, n, eps, target).all()) and not in_doubt(norms, eps).any()
     low, high, _ = SAFE_RANGE[eps < 1e-10]
     by_backward_error = met_status(target) is Status.CONVERGED_BACKWARD
     rtol, atol = target.rtol or 0.0, 0.0 if target.atol is None else target.atol
     allowed, half_the_digits = 10 * sqrt(n) * eps, sqrt(eps)
-    for item, size_A in zip(norms.tolist(), norm_A.tolist(), strict=True):
-        for r_max, x_max, b_max, omega, r_scaled, b_scaled, r_square, b_square, x_square, curvature in item:
-            if not (
-                low <= b_max <= high and omega <= 4 * eps and r_scaled <= half_the_digits * b_scaled and x_max < inf
-            ):
+    for a_max, r_max, x_max, b_max, omega, r_scaled, b_scaled, r_square, b_square, x_square, curvature in norms.reshape(
+        -1, len(NORMS)
+    ).tolist():
+        if not (low <= b_max <= high and omega <= 4 * eps and r_scaled <= half_the_digits * b_scaled):
+            return False
+        if not (x_max < inf and a_max < inf) or (definite and curvature < -1e-6 * sqrt(x_square * b_square)):
+            return False
+        if by_backward_error:
+            if not r_max <= allowed * (a_max * x_max + b_max):
                 return False
-            if definite and curvature < -1e-6 * sqrt(x_square * b_square):
-                return False
-            if by_backward_error:
-                if not r_max <= allowed * (size_A * x_max + b_max):
-                    return False
-            elif not sqrt(r_square) <= max(rtol * sqrt(b_square), atol):
-                return False
+        elif not sqrt(r_square) <= max(rtol * sqrt(b_square), atol):
+            return False
     return True
 
 
@@ -80,7 +80,7 @@ def unsafe_exponents(norms: np.ndarray, eps: float) -> np.ndarray | None:
     return np.where(unsafe, np.clip(np.frexp(b_max)[1], -reach, reach), 0).astype(float)
 
 
-def on_target(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target: Target) -> np.ndarray:
+def on_target(norms: np.ndarray, n: int, eps: float, target: Target) -> np.ndarray:
     """Whether each column meets its target: (batch, k) booleans, False for NaN.
 
     norm(r, 2) <= max(rtol norm(b, 2), atol) where a tolerance is given, otherwise
@@ -90,7 +90,7 @@ def on_target(norms: np.ndarray, norm_A: np.ndarray, n: int, eps: float, target:
         atol = 0.0 if target.atol is None else target.atol
         bound = np.maximum((target.rtol or 0.0) * np.sqrt(norms[..., B_SQUARE]), atol)
         return np.sqrt(norms[..., R_SQUARE]) <= bound
-    scale = norm_A[:, None] * norms[..., X_MAX] + norms[..., B_MAX]
+    scale = norms[..., A_MAX] * norms[..., X_MAX] + norms[..., B_MAX]
     return norms[..., R_MAX] <= 10 * np.sqrt(n) * eps * scale
 
 
@@ -108,7 +108,7 @@ def statuses(
     columns = np.where(met, good, Status.INACCURATE)
     columns[met & wrong] = Status.INDEFINITE
     columns[lost | ~np.isfinite(norms[..., X_MAX])] = Status.SINGULAR
-    columns[~np.isfinite(norms[..., B_MAX])] = Status.NONFINITE
+    columns[~np.isfinite(norms[..., B_MAX] + norms[..., A_MAX])] = Status.NONFINITE
     status = columns.min(axis=-1, initial=good).astype(np.int32)
     status[failed != 0] = failed[failed != 0]
     return status
@@ -133,11 +133,11 @@ def unsolved(norms: np.ndarray) -> np.ndarray:
     return (norms[..., R_SCALED] > 0.5 * b_scaled) & (b_scaled > 0)
 
 
-def stats_of(norms: np.ndarray, norm_A: np.ndarray, **counts: Any) -> Stats:
+def stats_of(norms: np.ndarray, **counts: Any) -> Stats:
     """Stats of each item, the worst over its columns."""
     with np.errstate(all="ignore"):
         r, b = np.sqrt(norms[..., R_SQUARE]), np.sqrt(norms[..., B_SQUARE])
-        scale = norm_A[:, None] * norms[..., X_MAX] + norms[..., B_MAX]
+        scale = norms[..., A_MAX] * norms[..., X_MAX] + norms[..., B_MAX]
         columns = {
             "residual_norm": r,
             "relative_residual": _ratio(r, b),
