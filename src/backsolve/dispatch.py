@@ -16,6 +16,7 @@ from .solution import Solution, solution_of
 
 __all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square"]
 
+_SAME_AS_FORWARD = Adjoint()
 _OTHER_FRAMEWORKS = {"jax": ("Array",), "tensorflow": ("Tensor", "Variable", "SparseTensor")}
 
 
@@ -110,7 +111,7 @@ def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best) -> Plan:
         raise TypeError(f"adjoint must be a backsolve.Adjoint; got {describe(adjoint)}.")
     chosen = choose_method(A, method)
     target = check_rtol_once(chosen, rtol, atol)
-    return Plan(A, chosen, target, adjoint or Adjoint(), check_on_failure(on_failure), keep_best)
+    return Plan(A, chosen, target, adjoint or _SAME_AS_FORWARD, check_on_failure(on_failure), keep_best)
 
 
 def _matvec(A: AbstractLinearOperator, x: Any) -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from .. import calculus
 from ..plan import Factored, Plan
@@ -68,37 +66,22 @@ class Ops:
 
 
 def _recorded(function: Any, *tensors: torch.Tensor) -> Any:
-    """`apply` if a gradient or a transform may want the operation, else `forward` alone: half the time when small."""
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return function.apply if wanted or any(map(is_functorch_wrapped_tensor, tensors)) else function.forward
+    """How to run a Function: for a transform, recorded for autograd, or, where nobody differentiates, directly."""
+    if torch._C._are_functorch_transforms_active():
+        return function.apply
+    return function.record if torch.is_grad_enabled() and any(t.requires_grad for t in tensors) else function.forward
 
 
-class _Positional(inspect.Signature):
-    """A signature that takes arguments as they come.
+class _Function(torch.autograd.Function):
+    """A Function whose `record` is `apply` without its service to functorch, which costs more than a small solve."""
 
-    `Function.apply` binds its arguments to the signature of `forward` on every call, which costs more than a
-    small solve; ours are always given in full.
-    """
-
-    class _Bound(NamedTuple):
-        args: tuple
-        kwargs: dict
-
-        def apply_defaults(self) -> None:
-            pass
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return self._Bound(args, kwargs)
+    @classmethod
+    def record(cls, *args: Any) -> Any:
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[attr-defined]
 
 
-def _bound_as_given(forward: Any) -> Any:
-    forward.__signature__ = _Positional()
-    return forward
-
-
-class _Solve(torch.autograd.Function):
+class _Solve(_Function):
     @staticmethod
-    @_bound_as_given
     def forward(data, b, call, factored, adjoint, backward):  # type: ignore[override]
         return call.run(factored, data, b, adjoint, backward)
 
@@ -125,9 +108,8 @@ class _Solve(torch.autograd.Function):
         return data_bar, b_bar, None, None, None, None
 
 
-class _Matvec(torch.autograd.Function):
+class _Matvec(_Function):
     @staticmethod
-    @_bound_as_given
     def forward(data, x, structure, adjoint):  # type: ignore[override]
         cube = _cube(structure, x)
         y = structure.matvec(_values(structure, data, len(cube)), cube, adjoint)
@@ -145,9 +127,8 @@ class _Matvec(torch.autograd.Function):
         return *bars, None, None
 
 
-class _Outer(torch.autograd.Function):
+class _Outer(_Function):
     @staticmethod
-    @_bound_as_given
     def forward(y, x, structure):  # type: ignore[override]
         s = structure.outer(_cube(structure, y), _cube(structure, x))
         return _tensor(s if x.ndim == 3 else s[0])
