@@ -27,6 +27,7 @@ class Factored:
     def __init__(self):
         self._state: Any = None
         self._lock = threading.Lock()
+        self._mapped: Factored | None = None
 
     def state(self, method: AbstractMethod, operator: Any) -> Any:
         """Prepare `operator` unless that has been done."""
@@ -34,6 +35,13 @@ class Factored:
             if self._state is None:
                 self._state = method.prepare(operator)
             return self._state
+
+    def mapped(self) -> Factored:
+        """The state for a batch of values, where a transform maps over them: again one for all derivatives."""
+        with self._lock:
+            if self._mapped is None:
+                self._mapped = Factored()
+            return self._mapped
 
 
 class Plan:

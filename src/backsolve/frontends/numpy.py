@@ -17,7 +17,20 @@ from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of, plain_array
 from ..solution import Solution, solution_of
 
-__all__ = ["asarray", "asoperator", "full", "matvec", "prepare", "result_dtype", "solve", "toarray"]
+__all__ = [
+    "asarray",
+    "asoperator",
+    "full",
+    "matvec",
+    "prepare",
+    "put",
+    "result_dtype",
+    "solve",
+    "take",
+    "toarray",
+    "values",
+    "weakly",
+]
 
 name = "numpy"
 
@@ -120,6 +133,29 @@ def toarray(A: AbstractLinearOperator) -> np.ndarray:
     dense = np.zeros((*A.batch_shape, *A.shape), data.dtype)
     dense[..., A.structure.rows, A.structure.indices] = data
     return dense
+
+
+def values(A: AbstractLinearOperator) -> np.ndarray:
+    """Stored values in canonical order."""
+    A = asoperator(A)
+    return A.data if A.structure.kind == "dense" else canonical(A, A.data, A.data.dtype)
+
+
+def take(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values at places of the last axis."""
+    return values[..., places]
+
+
+def put(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Transpose of `take` for places that differ: zeros of (..., size), with the values at their places."""
+    whole = np.zeros((*values.shape[:-1], size), values.dtype)
+    whole[..., places] = values
+    return whole
+
+
+def weakly(s: Any, values: np.ndarray) -> np.ndarray:
+    """A number or array of factors in the precision of `values` if it is a number."""
+    return np.asarray(s, np.result_type(values.dtype, s))
 
 
 def vjp(A: Any, b: np.ndarray, plan: Plan, factored: Factored):

@@ -1,4 +1,4 @@
-"""PyTorch, eager: tensors of every kind in, solves recorded by autograd, to any order in reverse mode.
+"""PyTorch, eager: tensors of every kind in, solves recorded by autograd and torch.func, to any order.
 
 Values of sparse matrices are read by the host kernels through zero-copy NumPy views; dense ones stay tensors.
 """
@@ -22,7 +22,20 @@ from . import torch_linalg
 from .torch_functions import Call, Ops
 from .torch_sparse import values_of
 
-__all__ = ["asarray", "asoperator", "full", "matvec", "prepare", "result_dtype", "solve", "toarray"]
+__all__ = [
+    "asarray",
+    "asoperator",
+    "full",
+    "matvec",
+    "prepare",
+    "put",
+    "result_dtype",
+    "solve",
+    "take",
+    "toarray",
+    "values",
+    "weakly",
+]
 
 name = "torch"
 _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -135,6 +148,11 @@ def solve(
     columns = layout.columns(b.to(dtype), torch.Tensor.expand, torch.permute)
     x = Ops(plan.template.structure, call, factored).solve(data, columns, adjoint, backward=False)
     outcome, call.outcome = call.outcome, None  # the graph needs none of it
+    if outcome is None and box is not None:
+        raise RuntimeError(
+            "solve_with_info has no verdict for each example of torch.func.vmap: call backsolve.solve there, "
+            "or give A and b the mapped axis themselves."
+        )
     return layout.restore(x, torch.permute), outcome, layout
 
 
@@ -168,6 +186,31 @@ def toarray(A: AbstractLinearOperator) -> torch.Tensor:
     places = torch.from_numpy(rows * A.shape[1] + columns).to(data.device)
     flat = data.new_zeros((*A.batch_shape, A.shape[0] * A.shape[1]))
     return flat.index_add(-1, places, data).reshape(*A.batch_shape, *A.shape)
+
+
+def values(A: AbstractLinearOperator) -> torch.Tensor:
+    """Stored values in canonical order."""
+    A = asoperator(A)
+    return canonical(A, A.data.dtype)
+
+
+def take(values: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    """Values at places of the last axis."""
+    return values.index_select(-1, _index(places, values))
+
+
+def put(values: torch.Tensor, places: np.ndarray, size: int) -> torch.Tensor:
+    """Transpose of `take` for places that differ: zeros of (..., size), with the values at their places."""
+    return values.new_zeros((*values.shape[:-1], size)).index_add(-1, _index(places, values), values)
+
+
+def weakly(s: Any, values: torch.Tensor) -> torch.Tensor:
+    """A number or tensor of factors in the precision of `values` if it has no axes."""
+    return torch.as_tensor(s, dtype=torch.result_type(values, s), device=values.device)
+
+
+def _index(places: np.ndarray, values: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(places if places.flags.writeable else np.array(places)).to(values.device)
 
 
 def _items(A: AbstractLinearOperator, data: torch.Tensor, layout: Any) -> torch.Tensor:

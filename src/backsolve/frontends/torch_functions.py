@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from .. import calculus
 from ..plan import Factored, Plan
-from ..shapes import Layout
+from ..shapes import Layout, layout_of
 from ..solution import Solution, solution_of
+from .torch_vmap import Mapped, front
 
 __all__ = ["Call", "Ops"]
 
@@ -26,6 +28,7 @@ class Call:
         self.structure = plan.template.structure
         self.outcome: Any = None  # taken by whoever started the solve
         self.failed: Any = None  # Outcome.failed of the forward solve
+        self.outcome_seen = False
 
     def run(
         self, factored: Factored, data: torch.Tensor, b: torch.Tensor, adjoint: bool, backward: bool
@@ -35,7 +38,7 @@ class Call:
         outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
         x = _tensor(outcome.x.reshape(tuple(b.shape)))
         if not backward:
-            self.outcome, self.failed = outcome, outcome.failed
+            self.outcome, self.failed, self.outcome_seen = outcome, outcome.failed, True
         elif self.box is not None:
             self.box[:] = [(outcome, x)]
         return x
@@ -67,9 +70,27 @@ class Ops:
 
 def _recorded(function: Any, *tensors: torch.Tensor) -> Any:
     """How to run a Function: for a transform, recorded for autograd, or, where nobody differentiates, directly."""
-    if torch._C._are_functorch_transforms_active():
+    if _transformed():
         return function.apply
     return function.record if torch.is_grad_enabled() and any(t.requires_grad for t in tensors) else function.forward
+
+
+def _transformed() -> bool:
+    """Whether a transform of torch.func, or forward mode, is under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _nested_forward_mode() -> Any:
+    """Let a jvp be differentiated forward again.
+
+    Autograd runs it with forward mode off, which makes the second tangent of a nested jvp zero, without a word.
+    """
+    return forward_ad._set_fwd_grad_enabled(True)
+
+
+def _primal(t: torch.Tensor) -> torch.Tensor:
+    """The tensor without the tangent of the innermost forward mode, with those of the outer ones."""
+    return forward_ad.unpack_dual(t).primal
 
 
 class _Function(torch.autograd.Function):
@@ -91,14 +112,17 @@ class _Solve(_Function):
         # Autograd frees saved tensors after backward unless the graph is retained: so it frees the factors.
         keeper = torch.empty(0)
         keeper.factored = factored  # type: ignore[attr-defined]
+        # Transforms wrap what is saved and lose the attribute, but their graphs end with them.
+        ctx.factored = factored if _transformed() else None
         ctx.save_for_backward(data, output, keeper)
+        ctx.save_for_forward(data, output)
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
         data, x, keeper = ctx.saved_tensors
         # Hooks on saved tensors (checkpointing, offloading) may hand back a copy: then factor again.
-        factored = getattr(keeper, "factored", None) or Factored()
-        lost = _lost(ctx.call.failed, x)
+        factored = ctx.factored or getattr(keeper, "factored", None) or Factored()
+        lost = _lost(ctx.call, x)
         if lost is not None:
             x = torch.where(lost, float("nan"), x)
         ops = Ops(ctx.call.structure, ctx.call, factored)
@@ -106,6 +130,26 @@ class _Solve(_Function):
         if lost is not None and b_bar is not None:
             b_bar = torch.where(lost, float("nan"), b_bar)
         return data_bar, b_bar, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, data_dot, b_dot, *_):  # type: ignore[override]
+        ops = Ops(ctx.call.structure, ctx.call, ctx.factored)
+        with _nested_forward_mode():
+            data, x = map(_primal, ctx.saved_tensors[:2])
+            return calculus.solve_jvp(ops, data, x, data_dot, b_dot, ctx.adjoint)
+
+    @staticmethod
+    def vmap(info, in_dims, data, b, call, factored, adjoint, backward):  # type: ignore[override]
+        size, mapped_data = info.batch_size, in_dims[0] is not None
+        mapped = Mapped(size, b.ndim - (in_dims[1] is not None), folded=not mapped_data)
+        columns = mapped.lay_out(front(b, in_dims[1], size))
+        if mapped_data:
+            core = 2 if call.structure.kind == "dense" else 1
+            data, factored = mapped.values(front(data, in_dims[0], size), core), factored.mapped()
+        items = (data.shape[0],) if columns.ndim == 3 else ()
+        inner = Call(call.plan, layout_of(items, tuple(columns.shape)))
+        x = Ops(call.structure, inner, factored).solve(data, columns, adjoint, backward)
+        return mapped.bring_back(x), 0
 
 
 class _Matvec(_Function):
@@ -119,12 +163,28 @@ class _Matvec(_Function):
     def setup_context(ctx, inputs, output):
         data, x, ctx.structure, ctx.adjoint = inputs
         ctx.save_for_backward(data, x)
+        ctx.save_for_forward(data, x)
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
         data, x = ctx.saved_tensors
         bars = calculus.matvec_vjp(Ops(ctx.structure), data, x, g, ctx.adjoint, ctx.needs_input_grad[:2])
         return *bars, None, None
+
+    @staticmethod
+    def jvp(ctx, data_dot, x_dot, *_):  # type: ignore[override]
+        with _nested_forward_mode():
+            data, x = map(_primal, ctx.saved_tensors)
+            return calculus.matvec_jvp(Ops(ctx.structure), data, x, data_dot, x_dot, ctx.adjoint)
+
+    @staticmethod
+    def vmap(info, in_dims, data, x, structure, adjoint):  # type: ignore[override]
+        size, mapped_data = info.batch_size, in_dims[0] is not None
+        mapped = Mapped(size, x.ndim - (in_dims[1] is not None), folded=not mapped_data)
+        columns = mapped.lay_out(front(x, in_dims[1], size))
+        if mapped_data:
+            data = mapped.values(front(data, in_dims[0], size), 2 if structure.kind == "dense" else 1)
+        return mapped.bring_back(Ops(structure).matvec(data, columns, adjoint)), 0
 
 
 class _Outer(_Function):
@@ -137,12 +197,27 @@ class _Outer(_Function):
     def setup_context(ctx, inputs, output):
         y, x, ctx.structure = inputs
         ctx.save_for_backward(y, x)
+        ctx.save_for_forward(y, x)
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
         y, x = ctx.saved_tensors
         bars = calculus.outer_vjp(Ops(ctx.structure), y, x, g, ctx.needs_input_grad[:2])
         return *bars, None
+
+    @staticmethod
+    def jvp(ctx, y_dot, x_dot, *_):  # type: ignore[override]
+        with _nested_forward_mode():
+            y, x = map(_primal, ctx.saved_tensors)
+            return calculus.outer_jvp(Ops(ctx.structure), y, x, y_dot, x_dot)
+
+    @staticmethod
+    def vmap(info, in_dims, y, x, structure):  # type: ignore[override]
+        size = info.batch_size
+        mapped = Mapped(size, y.ndim - (in_dims[0] is not None), folded=False)
+        y, x = (mapped.lay_out(front(v, axis, size)) for v, axis in ((y, in_dims[0]), (x, in_dims[1])))
+        s = Ops(structure).outer(y, x)
+        return mapped.values_back(s, 2 if structure.kind == "dense" else 1), 0
 
 
 def _plain(structure: Any, tensor: torch.Tensor) -> Any:
@@ -171,9 +246,12 @@ def _tensor(array: Any) -> torch.Tensor:
     return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
 
 
-def _lost(failed: Any, x: torch.Tensor) -> torch.Tensor | None:
+def _lost(call: Call, x: torch.Tensor) -> torch.Tensor | None:
     """Where the forward solve failed, to broadcast against x as the engine laid it out."""
-    if failed is None:
+    if call.failed is not None:
+        lost = torch.from_numpy(call.failed).to(x.device)
+        return lost[:, None, None] if x.ndim == 3 else lost
+    if call.outcome_seen or call.plan.on_failure[False] == "raise":
         return None
-    lost = torch.from_numpy(failed).to(x.device)
-    return lost[:, None, None] if x.ndim == 3 else lost
+    # Solved under vmap, where verdicts are not at hand: what failed is NaN.
+    return torch.isnan(x).any(dim=-2, keepdim=True) if x.ndim > 1 else torch.isnan(x).any()
