@@ -16,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,7 +24,7 @@ import torch
 from problems import matrix, write
 
 import backsolve as bs
-from backsolve.methods.superlu import BLOCKING
+from backsolve.methods.superlu import blocking
 
 PROBLEMS = {"poisson512": "spd", "convection512": "general", "memplus": "general", "case2869pegase_Bdc": "spd"}
 
@@ -33,7 +32,7 @@ PROBLEMS = {"poisson512": "spd", "convection512": "general", "memplus": "general
 class ByHand:
     """The floor: SciPy's SuperLU with the ordering and pivoting that backsolve chooses, and no checks."""
 
-    blocking: ClassVar[dict] = {}
+    blocked = False
 
     def __init__(self, A: sp.csr_array, assume: str):
         operator = bs.CSR(A.data, A.indices, A.indptr, A.shape).assume(assume)
@@ -43,7 +42,7 @@ class ByHand:
             "permc_spec": ordering.upper(),
             "diag_pivot_thresh": threshold,
             "options": {"SymmetricMode": ordering == "mmd_at_plus_a"},
-            **self.blocking,
+            **(blocking(A.nnz) if self.blocked else {}),
         }
 
     def step(self, b: np.ndarray, g: np.ndarray) -> dict[str, np.ndarray]:
@@ -58,7 +57,7 @@ class ByHand:
 class ByHandBlocked(ByHand):
     """The same with the block sizes too: the very call that backsolve makes."""
 
-    blocking = BLOCKING
+    blocked = True
 
 
 class Backsolve:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
-from scipy.sparse.csgraph import structural_rank
+from scipy.sparse.csgraph import connected_components, structural_rank
 
 from ..errors import describe
 from ..status import Status
@@ -17,11 +18,6 @@ from .direct import DirectMethod, Factors
 __all__ = ["SuperLU"]
 
 _ORDERINGS = {"colamd": "COLAMD", "mmd_at_plus_a": "MMD_AT_PLUS_A", "mmd_ata": "MMD_ATA", "natural": "NATURAL"}
-
-# Columns that SuperLU updates at once, and the largest subtree it stores as one dense block. SciPy leaves both to
-# SuperLU's defaults of 1999 (panels of 20 columns); on sparse factors these are a quarter faster, and slower on none
-# of the matrices of benchmarks/superlu_blocking.py by more than its noise.
-BLOCKING = {"panel_size": 4, "relax": 4}
 
 # Below this share of entries with a stored mirror image an ordering of A + Aᵀ fills in more than COLAMD
 # (orani678 .07, west0989 .02, gre_1107 with zeros on the diagonal; memplus 1.0 gains a factor 40).
@@ -139,14 +135,35 @@ class SuperLU(DirectMethod):
 
     def _splu(self, A: Any, item: int, ordering: str, threshold: float):
         pattern = A.structure
-        columns = (A.data[item][pattern.t_slot], pattern.t_indices, pattern.t_indptr)
         return sla.splu(
-            sp.csc_matrix(columns, shape=pattern.shape, copy=False),
+            _columns(pattern, A.data[item]),
             permc_spec=_ORDERINGS[ordering],
             diag_pivot_thresh=threshold,
-            **BLOCKING,
+            **blocking(pattern.nnz),
             options={"SymmetricMode": ordering == "mmd_at_plus_a"},
         )
+
+
+def _columns(pattern: Any, values: np.ndarray) -> sp.csc_matrix:
+    """The matrix in SciPy's CSC form; SciPy checks the index arrays of a Pattern once."""
+    if "csc" not in pattern.memo:
+        zeros = np.broadcast_to(np.zeros(1, np.int8), pattern.nnz)
+        template = sp.csc_matrix((zeros, pattern.t_indices, pattern.t_indptr), shape=pattern.shape, copy=False)
+        template.sum_duplicates()  # finds none, and remembers it
+        template.data = np.empty(0)
+        pattern.memo["csc"] = template
+    matrix = copy.copy(pattern.memo["csc"])
+    matrix.data = values[pattern.t_slot]
+    return matrix
+
+
+def blocking(nnz: int) -> dict[str, int]:
+    """Columns that SuperLU updates at once, and the largest subtree that it stores as one dense block.
+
+    SciPy leaves both to SuperLU's defaults of 1999 (panels of 20 columns). On sparse factors these are a quarter to a
+    third faster, and slower on no matrix of benchmarks/results/superlu_blocking.json by more than its noise.
+    """
+    return {"panel_size": 1, "relax": 1} if nnz < 30_000 else {"panel_size": 4, "relax": 4}
 
 
 class _Factors(Factors):
@@ -186,6 +203,27 @@ class _Factors(Factors):
         if b.shape[1] == 1:
             return lu.solve(b[:, 0], trans)[:, None]
         return np.ascontiguousarray(lu.solve(b, trans))
+
+    def slogdet(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """From the diagonal of U and the parities of the permutations; copies L and U in passing."""
+        sign = np.full(len(self.items), np.nan, dtype)
+        size = np.full(len(self.items), np.nan, np.finfo(dtype).dtype)
+        for item, lu in enumerate(self.items):
+            if lu is not None:
+                pivots = lu.U.diagonal()
+                modulus = np.abs(pivots)
+                sign[item] = np.prod(pivots / modulus) * (_parity(lu.perm_r) * _parity(lu.perm_c))
+                size[item] = np.log(modulus).sum(dtype=np.float64)
+            elif self.failed[item] == Status.SINGULAR:
+                sign[item], size[item] = 0, -np.inf
+        return sign, size
+
+
+def _parity(permutation: np.ndarray) -> int:
+    """1 for an even permutation, -1 for an odd one: n minus the number of cycles decides."""
+    n = len(permutation)
+    steps = sp.csr_matrix((np.ones(n, np.int8), permutation, np.arange(n + 1)), shape=(n, n))
+    return 1 - 2 * ((n - connected_components(steps)[0]) % 2)
 
 
 def _why_indefinite(A: Any, item: int, i: int, j: int) -> str:
