@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 
 import backsolve as bs
-from backsolve.methods import METHODS
+from backsolve.methods import METHODS, superlu
 
 FRAMEWORKS = {"numpy": np.asarray, "torch": lambda a: torch.from_numpy(np.asarray(a))}
 ADVICE = {
@@ -325,3 +325,18 @@ def test_success_says_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert bs.solve_with_info(general(), ramp(12), on_failure="warn").converged
+
+
+@pytest.mark.parametrize("assume", ["general", "spd", "sym"])
+def test_structurally_singular_matrices_never_reach_superlu(monkeypatch, assume):
+    """SuperLU reads outside its arrays on them, and may take the process with it."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("SuperLU was called")
+
+    monkeypatch.setattr(superlu.sla, "splu", refuse)
+    star = bs.coo(np.ones(7), ([0, 0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 0, 0, 0]), (4, 4)).assume(assume)
+    sol = bs.solve_with_info(star, np.ones(4), on_failure="return")
+    assert not sol.converged and np.isnan(sol.x).all()
+    if assume != "spd":
+        assert "structural rank is 2 of 4" in sol.message

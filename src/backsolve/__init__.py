@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
 from .api import aslinearoperator, explain, solve, solve_with_info
+from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
 from .methods import LU, Cholesky, SuperLU
-from .operators import CSR, AbstractLinearOperator, Dense, coo
+from .operators import CSR, AbstractLinearOperator, Dense, coo, eye
 from .options import Adjoint
 from .pattern import Pattern
 from .solution import Solution, Stats
@@ -43,8 +44,10 @@ __all__ = [
     "aslinearoperator",
     "coo",
     "explain",
+    "eye",
     "factorize",
     "jvp",
+    "slogdet",
     "solve",
     "solve_with_info",
     "vjp",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .dispatch import frontend_of, info, inputs, make_plan, operator, square
@@ -95,6 +96,10 @@ def solve(
     >>> bs.solve(np.array([[2.0, 0.0], [1.0, 1.0]]), np.array([2.0, 3.0]))
     array([1., 2.])
     """
+    if (torch := sys.modules.get("torch")) is not None and torch.compiler.is_compiling():
+        from .frontends import torch_compile
+
+        return torch_compile.solve(A, b, method, assume, rtol, atol, adjoint, on_failure)
     frontend, A, b = inputs(A, b, assume)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False)
     return frontend.solve(A, b, plan, Factored())[0]

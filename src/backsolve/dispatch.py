@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from numbers import Number
 from typing import Any
 
 from .errors import describe
@@ -101,7 +102,7 @@ def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
     if A.shape[0] != A.shape[1]:
         raise ValueError(
             f"A must be square, as many equations as unknowns; got shape {A.shape}: "
-            "for least squares solve the normal equations or the augmented system."
+            "for least squares solve the augmented system [[I, A], [A.H, 0]]."
         )
     return A
 
@@ -121,8 +122,25 @@ def _matvec(A: AbstractLinearOperator, x: Any) -> Any:
     return frontend.matvec(A, x)
 
 
+def _together(*values: Any) -> list[Any]:
+    """Operators and arrays of one framework; numbers and None stay as they are."""
+    frontend = frontend_of(*values)
+    made = []
+    for v in values:
+        if isinstance(v, AbstractLinearOperator):
+            made.append(frontend.asoperator(v))
+        else:
+            made.append(v if v is None or isinstance(v, Number) else frontend.asarray("factors of A", v))
+    return made
+
+
 AbstractLinearOperator.operations.update(
     matvec=_matvec,
     toarray=lambda A: frontend_of(A).toarray(A),
     full=lambda data: frontend_of(data).full(data),
+    together=_together,
+    values=lambda A: frontend_of(A).values(A),
+    take=lambda values, places: frontend_of(values).take(values, places),
+    put=lambda values, places, size: frontend_of(values).put(values, places, size),
+    weakly=lambda s, values: frontend_of(values).weakly(s, values),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .dispatch import frontend_of, info, make_plan, operator, square
+from .factor_cache import digest
 from .operators import AbstractLinearOperator
 from .options import Adjoint
 from .plan import Factored, Plan
@@ -36,7 +37,7 @@ class Factorization:
         plan: Plan,
         factored: Factored,
         adjoint: bool = False,
-        stamp: int | None = None,
+        stamp: int | bytes | None = None,
     ):
         self.A, self._plan, self._factored, self._is_adjoint = A, plan, factored, adjoint
         self._stamp = _stamp(A.data) if stamp is None else stamp
@@ -86,12 +87,15 @@ class Factorization:
         frontend_of(A).prepare(A, plan, factored)
         return Factorization(A, plan, factored, self._is_adjoint)
 
-    def _ready(self, b: Any) -> tuple[Any, AbstractLinearOperator, Any]:
+    def _check_unchanged(self) -> None:
         if _stamp(self.A.data) != self._stamp:
             raise RuntimeError(
                 "the values of A were changed in place after they were factored, so the factors are those of another "
                 "matrix: call F.refactorize(A.data)."
             )
+
+    def _ready(self, b: Any) -> tuple[Any, AbstractLinearOperator, Any]:
+        self._check_unchanged()
         frontend = frontend_of(self.A, b)
         A, b = frontend.asoperator(self.A), frontend.asarray("b", b)
         check_rhs("b", tuple(b.shape), A.shape[0])
@@ -152,9 +156,7 @@ def factorize(
     return Factorization(A, plan, factored)
 
 
-def _stamp(data: Any) -> int:
-    """Changes when values are written in place: torch's version counter, or a 64-bit hash of NumPy values."""
+def _stamp(data: Any) -> int | bytes:
+    """Changes when values are written in place: torch's version counter, or a digest of NumPy values."""
     version = getattr(data, "_version", None)
-    if version is not None:
-        return version
-    return hash(np.asarray(data).tobytes())
+    return digest(np.asarray(data)) if version is None else version

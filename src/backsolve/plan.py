@@ -36,6 +36,11 @@ class Factored:
                 self._state = method.prepare(operator)
             return self._state
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factors, as far as known."""
+        return 0 if self._state is None else self._state.factors.nbytes
+
     def mapped(self) -> Factored:
         """The state for a batch of values, where a transform maps over them: again one for all derivatives."""
         with self._lock:
@@ -87,6 +92,11 @@ class Plan:
             if backward or not self.keep_best:
                 self._blank(outcome, outcome.status <= 0)
         return outcome
+
+    def slogdet(self, factored: Factored, data: Any) -> tuple[Any, Any]:
+        """Sign and logarithm of the modulus of the determinants of plain data (batch, ...), from the factors."""
+        state = factored.state(self.method, self.template.on(data))
+        return state.factors.slogdet(data.dtype)
 
     def _report(self, solution: Solution, backward: bool) -> None:
         policy = self.on_failure[backward]

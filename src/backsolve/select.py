@@ -8,7 +8,7 @@ from typing import Any
 from .errors import describe
 from .methods import LU, METHODS, AbstractMethod, Cholesky, SuperLU
 
-__all__ = ["RULES", "choose_method", "explain"]
+__all__ = ["RULES", "check_method", "choose_method", "explain"]
 
 
 def _dense(A: Any) -> bool:
@@ -31,24 +31,29 @@ def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
     ValueError
         If the name is unknown, or the method cannot take A.
     """
-    if isinstance(method, str) and method == "auto":
-        chosen = next(m for holds, m, _ in RULES if holds(A))
-    elif isinstance(method, str):
-        if method not in METHODS:
-            hint = "; local solves are not a method of solve" if method == "sublinear" else ""
-            known = ", ".join(map(repr, ("auto", *METHODS)))
-            raise ValueError(f"method must be one of {known}, or a method object; got {method!r}{hint}.")
-        chosen = METHODS[method]()
-    elif isinstance(method, tuple(METHODS.values())):
-        chosen = method
-    else:
-        raise ValueError(
-            f"method must be a name or a method object such as backsolve.SuperLU(); got {describe(method)}."
-        )
+    named = check_method(method)
+    chosen = next(m for holds, m, _ in RULES if holds(A)) if named is None else named
     refusal = chosen.refuse(A)
     if refusal:
         raise ValueError(f"method {chosen.name!r} {refusal}; A is {A!r}.")
     return chosen
+
+
+def check_method(method: Any) -> AbstractMethod | None:
+    """Return the method object for a name or a method object, and None for "auto", which depends on A."""
+    if isinstance(method, str):
+        if method == "auto":
+            return None
+        if method not in METHODS:
+            hint = "; local solves are not a method of solve" if method == "sublinear" else ""
+            known = ", ".join(map(repr, ("auto", *METHODS)))
+            raise ValueError(f"method must be one of {known}, or a method object; got {method!r}{hint}.")
+        return METHODS[method]()
+    if not isinstance(method, tuple(METHODS.values())):
+        raise ValueError(
+            f"method must be a name or a method object such as backsolve.SuperLU(); got {describe(method)}."
+        )
+    return method
 
 
 def explain(A: Any, method: Any = "auto") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "prepare",
     "put",
     "result_dtype",
+    "slogdet",
     "solve",
     "take",
     "toarray",
@@ -114,7 +116,7 @@ def solve(A: Any, b: np.ndarray, plan: Plan, factored: Factored, adjoint: bool =
 def prepare(A: Any, plan: Plan, factored: Factored) -> None:
     """Factor now."""
     data = canonical(A, A.data, A.data.dtype)
-    factored.state(plan.method, A.on(data.reshape(-1, *data.shape[data.ndim - A._data_axes :])))
+    factored.state(plan.method, A.on(data.reshape(prod(A.batch_shape), *data.shape[data.ndim - A._data_axes :])))
 
 
 def matvec(A: AbstractLinearOperator, x: np.ndarray) -> np.ndarray:
@@ -156,6 +158,15 @@ def put(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
 def weakly(s: Any, values: np.ndarray) -> np.ndarray:
     """A number or array of factors in the precision of `values` if it is a number."""
     return np.asarray(s, np.result_type(values.dtype, s))
+
+
+def slogdet(A: AbstractLinearOperator, plan: Plan | None, factored: Factored) -> tuple[Any, Any]:
+    """Sign and logarithm of the modulus of the determinant; the plan is for sparse A."""
+    if plan is None:
+        return tuple(np.linalg.slogdet(A.data))  # type: ignore[return-value]
+    data = canonical(A, A.data, A.data.dtype)
+    sign, size = plan.slogdet(factored, data.reshape(prod(A.batch_shape), A.structure.nnz))
+    return sign.reshape(A.batch_shape)[()], size.reshape(A.batch_shape)[()]
 
 
 def vjp(A: Any, b: np.ndarray, plan: Plan, factored: Factored):

@@ -17,8 +17,10 @@ from ..errors import describe
 from ..full import Full
 from ..operators import CSR, AbstractLinearOperator, Dense, coo
 from ..plan import Factored, Plan
-from ..shapes import layout_of, plain_array
+from ..shapes import layout_of
 from . import torch_linalg
+from .torch_arrays import asarray, canonical, items_of, plain, result_dtype
+from .torch_determinant import dense_slogdet, sparse_slogdet
 from .torch_functions import Call, Ops
 from .torch_sparse import values_of
 
@@ -30,6 +32,7 @@ __all__ = [
     "prepare",
     "put",
     "result_dtype",
+    "slogdet",
     "solve",
     "take",
     "toarray",
@@ -38,35 +41,6 @@ __all__ = [
 ]
 
 name = "torch"
-_SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-
-
-def asarray(label: str, value: Any) -> torch.Tensor:
-    """Return `value` as a tensor of a supported dtype; NumPy arrays and lists become constants."""
-    if not isinstance(value, torch.Tensor):
-        value = torch.from_numpy(np.array(plain_array(label, value)))
-    if value.layout != torch.strided:
-        raise TypeError(f"{label} must be a dense tensor; got layout {value.layout}: use {label}.to_dense().")
-    if value.dtype not in _SUPPORTED:
-        raise TypeError(
-            f"{label} must be of dtype float32, float64, complex64 or complex128; got {describe(value)}: "
-            "convert it, for example with .double()"
-            + (" (under autocast, with .float() before the solve)." if value.dtype.itemsize == 2 else ".")
-        )
-    if value.is_meta:
-        raise ValueError(
-            f"{label} must hold numbers; got a tensor of shape {tuple(value.shape)} on the meta device, "
-            "which has none: make it on another device."
-        )
-    return value
-
-
-def result_dtype(*tensors: Any) -> torch.dtype:
-    """The dtype that a solve with these tensors computes in."""
-    dtype = tensors[0].dtype
-    for t in tensors[1:]:
-        dtype = torch.promote_types(dtype, t.dtype)
-    return dtype
 
 
 @lru_cache(maxsize=64)
@@ -121,16 +95,6 @@ def _sparse(A: torch.Tensor) -> CSR:
     return coo(asarray("A", values_of(A)), A.indices(), shape)
 
 
-def canonical(A: AbstractLinearOperator, dtype: torch.dtype) -> torch.Tensor:
-    """Stored values in canonical order: repeated places summed, by native operations that autograd knows."""
-    data = A.data.to(dtype)
-    slots = getattr(A, "slots", None)
-    if slots is None:
-        return data
-    total = data.new_zeros((*data.shape[:-1], A.structure.nnz))
-    return total.index_add(-1, torch.from_numpy(slots).to(data.device), data)
-
-
 def solve(
     A: AbstractLinearOperator,
     b: torch.Tensor,
@@ -144,7 +108,7 @@ def solve(
     dtype = result_dtype(A.data, b)
     layout = layout_of(A.batch_shape, tuple(b.shape))
     call = Call(plan, layout, box)
-    data = _items(A, canonical(A, dtype), layout)
+    data = items_of(A, canonical(A, dtype), layout)
     columns = layout.columns(b.to(dtype), torch.Tensor.expand, torch.permute)
     x = Ops(plan.template.structure, call, factored).solve(data, columns, adjoint, backward=False)
     outcome, call.outcome = call.outcome, None  # the graph needs none of it
@@ -161,10 +125,8 @@ def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
     _one_device(A, A.data)
     with torch.no_grad():
         data = canonical(A, A.data.dtype)
-    data = data.detach().reshape(-1, *data.shape[data.ndim - A._data_axes :])
-    factored.state(
-        plan.method, A.on(data if A.structure.kind == "dense" else np.ascontiguousarray(data.resolve_conj().numpy()))
-    )
+    data = data.detach().reshape(prod(A.batch_shape), *data.shape[data.ndim - A._data_axes :])
+    factored.state(plan.method, A.on(plain(A.structure, data)))
 
 
 def matvec(A: AbstractLinearOperator, x: torch.Tensor) -> torch.Tensor:
@@ -173,7 +135,7 @@ def matvec(A: AbstractLinearOperator, x: torch.Tensor) -> torch.Tensor:
     dtype = result_dtype(A.data, x)
     layout = layout_of(A.batch_shape, tuple(x.shape))
     columns = layout.columns(x.to(dtype), torch.Tensor.expand, torch.permute)
-    y = Ops(A.structure).matvec(_items(A, canonical(A, dtype), layout), columns, False)
+    y = Ops(A.structure).matvec(items_of(A, canonical(A, dtype), layout), columns, False)
     return layout._replace(n=A.shape[0]).restore(y, torch.permute)
 
 
@@ -206,19 +168,20 @@ def put(values: torch.Tensor, places: np.ndarray, size: int) -> torch.Tensor:
 
 def weakly(s: Any, values: torch.Tensor) -> torch.Tensor:
     """A number or tensor of factors in the precision of `values` if it has no axes."""
-    return torch.as_tensor(s, dtype=torch.result_type(values, s), device=values.device)
+    dtype = torch.result_type(values, s)
+    return s.to(dtype) if isinstance(s, torch.Tensor) else torch.tensor(s, dtype=dtype, device=values.device)
 
 
 def _index(places: np.ndarray, values: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(places if places.flags.writeable else np.array(places)).to(values.device)
 
 
-def _items(A: AbstractLinearOperator, data: torch.Tensor, layout: Any) -> torch.Tensor:
-    """Values with the batch axes that vary as one axis, or without any."""
-    core = tuple(data.shape[data.ndim - A._data_axes :])
-    if not A.batch_shape:
-        return data
-    return data.reshape((prod(layout.items), *core) if layout.keep else core)
+def slogdet(A: AbstractLinearOperator, plan: Plan | None, factored: Factored) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sign and logarithm of the modulus of the determinant; the plan is for sparse A."""
+    if plan is None:
+        return dense_slogdet(A.data)
+    _one_device(A, A.data)
+    return sparse_slogdet(canonical(A, A.data.dtype), plan, factored)
 
 
 def _one_device(A: AbstractLinearOperator, b: torch.Tensor) -> None:

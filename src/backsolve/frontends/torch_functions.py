@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -12,9 +11,10 @@ from .. import calculus
 from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of
 from ..solution import Solution, solution_of
+from .torch_arrays import plain
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Ops"]
+__all__ = ["Call", "Ops", "lost_columns"]
 
 
 class Call:
@@ -122,7 +122,7 @@ class _Solve(_Function):
         data, x, keeper = ctx.saved_tensors
         # Hooks on saved tensors (checkpointing, offloading) may hand back a copy: then factor again.
         factored = ctx.factored or getattr(keeper, "factored", None) or Factored()
-        lost = _lost(ctx.call, x)
+        lost = lost_columns(ctx.call, x)
         if lost is not None:
             x = torch.where(lost, float("nan"), x)
         ops = Ops(ctx.call.structure, ctx.call, factored)
@@ -220,33 +220,23 @@ class _Outer(_Function):
         return mapped.values_back(s, 2 if structure.kind == "dense" else 1), 0
 
 
-def _plain(structure: Any, tensor: torch.Tensor) -> Any:
-    """What the structure computes on: the tensor itself if dense, else its NumPy view; contiguous."""
-    tensor = tensor.detach()
-    if structure.kind == "dense":
-        return tensor.contiguous()
-    if tensor.is_complex():
-        tensor = tensor.resolve_conj()
-    return np.ascontiguousarray(tensor.numpy())
-
-
 def _cube(structure: Any, b: torch.Tensor) -> Any:
     """Vectors as plain (items, n, k)."""
-    plain = _plain(structure, b)
-    return plain if plain.ndim == 3 else plain.reshape(1, b.shape[0], 1 if b.ndim == 1 else b.shape[1])
+    array = plain(structure, b)
+    return array if array.ndim == 3 else array.reshape(1, b.shape[0], 1 if b.ndim == 1 else b.shape[1])
 
 
 def _values(structure: Any, data: torch.Tensor, items: int) -> Any:
     """Values as plain (items, nnz) or (items, n_rows, n_cols)."""
     core = structure.shape if structure.kind == "dense" else (structure.nnz,)
-    return _plain(structure, data).reshape(items, *core)
+    return plain(structure, data).reshape(items, *core)
 
 
 def _tensor(array: Any) -> torch.Tensor:
     return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
 
 
-def _lost(call: Call, x: torch.Tensor) -> torch.Tensor | None:
+def lost_columns(call: Call, x: torch.Tensor) -> torch.Tensor | None:
     """Where the forward solve failed, to broadcast against x as the engine laid it out."""
     if call.failed is not None:
         lost = torch.from_numpy(call.failed).to(x.device)

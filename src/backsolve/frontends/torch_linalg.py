@@ -13,7 +13,7 @@ name = "torch.linalg"
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A host array."""
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
 
 
 def like(b: torch.Tensor, array: np.ndarray) -> torch.Tensor:

@@ -57,7 +57,7 @@ class LU(DirectMethod):
         linalg = A.structure.linalg
         lu, pivots, info = linalg.lu_factor(A.data)
         failed, details = _failures(info, Status.SINGULAR, "A has a pivot that is exactly zero, in column {}")
-        return _DenseFactors(failed, details, lambda b, adjoint: linalg.lu_solve(lu, pivots, b, adjoint), linalg)
+        return _DenseFactors(failed, details, lambda b, adjoint: linalg.lu_solve(lu, pivots, b, adjoint), lu, linalg)
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,17 @@ class Cholesky(DirectMethod):
         lower, info = linalg.cholesky(A.data)
         failed, details = _failures(info, Status.INDEFINITE, "the leading minor of A of order {} is not positive")
         # Cholesky factors are those of a Hermitian matrix: the adjoint solve is the same.
-        return _DenseFactors(failed, details, lambda b, adjoint: linalg.cholesky_solve(lower, b), linalg)
+        return _DenseFactors(failed, details, lambda b, adjoint: linalg.cholesky_solve(lower, b), lower, linalg)
 
 
 class _DenseFactors(Factors):
-    def __init__(self, failed: np.ndarray, details: dict[int, str], solve: Any, linalg: Any):
+    def __init__(self, failed: np.ndarray, details: dict[int, str], solve: Any, factors: Any, linalg: Any):
         super().__init__(failed, details)
-        self._solve, self._linalg = solve, linalg
+        self._solve, self._nbytes, self._linalg = solve, factors.nbytes, linalg
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
 
     def solve(self, b: Any, adjoint: bool) -> Any:
         if b.shape[1] == 0 or b.shape[2] == 0:

@@ -46,6 +46,11 @@ class Factors:
     def __init__(self, failed: np.ndarray, details: dict[int, str] | None = None, count: int = 1):
         self.failed, self.details, self.count = failed, details or {}, count
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all factors."""
+        raise NotImplementedError
+
     def fail(self, item: int, status: Status, detail: str) -> None:
         """Note that an item has no factors, and why."""
         self.failed[item] = status
@@ -57,6 +62,13 @@ class Factors:
 
     def solve(self, b: Any, adjoint: bool) -> Any:
         """Solve for b (batch, n, k); NaN for the items that failed."""
+        raise NotImplementedError
+
+    def slogdet(self, dtype: Any) -> tuple[Any, Any]:
+        """Sign and logarithm of the modulus of the determinants, (batch,): (0, -inf) if singular, else NaN if failed.
+
+        Only where the factors are triangular and a dense determinant is out of reach.
+        """
         raise NotImplementedError
 
 

@@ -120,7 +120,13 @@ class SuperLU(DirectMethod):
         strict = (
             (lambda item: self._splu(A, item, "colamd", 1.0)) if self.ordering == "auto" and threshold < 1 else None
         )
-        factors = _Factors(A.shape[0], len(usable), strict)
+        factors = _Factors(A.shape[0], len(usable), strict, A.data.itemsize)
+        deficiency = _structural_deficiency(A.structure)
+        if deficiency:
+            # SuperLU reads outside its arrays when it comes to a column without a row left for its pivot.
+            for item in np.flatnonzero(usable).tolist():
+                factors.fail(item, Status.SINGULAR, deficiency)
+            return factors
         for item in np.flatnonzero(usable).tolist():
             place = A.structure.not_definite(A.data[item]) if A.assumed == "spd" else None
             if place is not None:
@@ -130,7 +136,7 @@ class SuperLU(DirectMethod):
                 factors.items[item] = self._splu(A, item, ordering, threshold)
             except RuntimeError as error:
                 if not factors.strengthen(item):
-                    factors.fail(item, Status.SINGULAR, _why_singular(A.structure, str(error)))
+                    factors.fail(item, Status.SINGULAR, f"SuperLU met a zero pivot ({error})")
         return factors
 
     def _splu(self, A: Any, item: int, ordering: str, threshold: float):
@@ -169,10 +175,15 @@ def blocking(nnz: int) -> dict[str, int]:
 class _Factors(Factors):
     """SuperLU objects; `strict(item)` makes one with full pivoting, or is None where that has been done."""
 
-    def __init__(self, n: int, batch: int, strict: Any):
+    def __init__(self, n: int, batch: int, strict: Any, itemsize: int):
         super().__init__(np.zeros(batch, np.int32))
-        self.n, self.items, self._strict = n, [None] * batch, strict
+        self.n, self.items, self._strict, self._itemsize = n, [None] * batch, strict, itemsize
         self._strengthened: set[int] = set()
+
+    @property
+    def nbytes(self) -> int:
+        """An entry and its row index for each entry of L and U."""
+        return sum(lu.nnz * (self._itemsize + 4) for lu in self.items if lu is not None)
 
     def strengthen(self, item: int) -> bool:
         """Factor an item again with full pivoting; False if that has been done or fails too."""
@@ -233,11 +244,16 @@ def _why_indefinite(A: Any, item: int, i: int, j: int) -> str:
     return f"A was declared 'spd', but diagonal entry {i} is {A.data[item][slot] if slot >= 0 else 'not stored'}"
 
 
-def _why_singular(pattern: Any, said: str) -> str:
-    if pattern.empty_row >= 0:
-        return f"A is structurally singular: row {pattern.empty_row} stores no entry"
-    ones = sp.csr_matrix((np.ones(pattern.nnz, np.int8), pattern.indices, pattern.indptr), shape=pattern.shape)
-    rank = structural_rank(ones)
-    if rank < pattern.shape[0]:
-        return f"A is structurally singular: its structural rank is {rank} of {pattern.shape[0]}"
-    return f"SuperLU met a zero pivot ({said})"
+def _structural_deficiency(pattern: Any) -> str:
+    """Why no values on the pattern make a regular matrix; empty if some do. Worked out once."""
+    if "deficiency" not in pattern.memo:
+        found, n = "", pattern.shape[0]
+        if pattern.empty_row >= 0:
+            found = f"A is structurally singular: row {pattern.empty_row} stores no entry"
+        elif not pattern.has_full_diagonal:
+            ones = np.ones(pattern.nnz, np.int8)
+            rank = structural_rank(sp.csr_matrix((ones, pattern.indices, pattern.indptr), shape=pattern.shape))
+            if rank < n:
+                found = f"A is structurally singular: its structural rank is {rank} of {n}"
+        pattern.memo["deficiency"] = found
+    return pattern.memo["deficiency"]

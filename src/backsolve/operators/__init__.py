@@ -3,5 +3,6 @@
 from .base import AbstractLinearOperator
 from .csr import CSR, coo
 from .dense import Dense
+from .identity import eye
 
-__all__ = ["CSR", "AbstractLinearOperator", "Dense", "coo"]
+__all__ = ["CSR", "AbstractLinearOperator", "Dense", "coo", "eye"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import copy
+from numbers import Number
 from typing import Any, Self
+
+import numpy as np
 
 from ..errors import describe
 from ..options import check_assume
+from .places import is_diagonal
 
-__all__ = ["AbstractLinearOperator"]
+__all__ = ["AbstractLinearOperator", "scalar"]
+
+_FLIPPED = {"lower": "upper", "upper": "lower"}
+_SCALES_FREELY = ("sym", "lower", "upper")  # s A is what A is, for every number s
 
 
 class AbstractLinearOperator:
@@ -26,7 +32,9 @@ class AbstractLinearOperator:
     """
 
     operations: dict[str, Any] = {}  # noqa: RUF012
-    """Differentiable products for arrays of each framework; `api` binds them, since it alone knows the frameworks."""
+    """Differentiable operations on arrays of each framework; `dispatch` binds them, since it knows the frameworks."""
+
+    __array_ufunc__ = None  # so that NumPy leaves ``array * A`` to A
 
     def __init__(self, structure: Any, data: Any, assumed: str = "general"):
         self.structure = structure
@@ -67,12 +75,10 @@ class AbstractLinearOperator:
             raise ValueError(
                 f"with_data: data must have shape (..., {', '.join(map(str, want))}); got {describe(data)}."
             )
-        other = copy.copy(self)
-        other.data = data
-        return other
+        return self.on(data)
 
     def on(self, data: Any) -> Self:
-        """Return the operator that engines work on: canonical plain values with one batch axis."""
+        """Return the same operator with other data, unchecked: also what engines work on, canonical plain values."""
         other = AbstractLinearOperator.__new__(type(self))
         other.structure, other.data, other.assumed = self.structure, data, self.assumed
         return other
@@ -84,13 +90,113 @@ class AbstractLinearOperator:
         the matrix as stored, and gradients are never symmetrised. "spd" of a complex matrix means Hermitian
         positive definite.
         """
-        other = copy.copy(self)
+        other = self.on(self.data)
         other.assumed = check_assume(assume)
         return other
 
     def __matmul__(self, x: Any) -> Any:
         """A @ x for x of shape (n_cols,) or (..., n_cols, k); differentiable in `data` and x."""
         return self.operations["matvec"](self, x)
+
+    # -- algebra: every result is canonical, and differentiable in all that it is made of ---------------------
+
+    @property
+    def T(self) -> Any:
+        """The transpose, Aᵀ; "lower" becomes "upper", other declarations stay."""
+        return self._transposed(conj=False, assumed=_FLIPPED.get(self.assumed, self.assumed))
+
+    @property
+    def H(self) -> Any:
+        """The conjugate transpose, Aᴴ; declarations as for `T`."""
+        return self._transposed(conj=True, assumed=_FLIPPED.get(self.assumed, self.assumed))
+
+    def __neg__(self) -> Any:
+        """-A."""
+        return self._scaled(-1, divide=False)
+
+    def __mul__(self, s: Any) -> Any:
+        """S A for a number, or for an array of them, one for each matrix of a batch; differentiable in s."""
+        return self._scaled(s, divide=False)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, s: Any) -> Any:
+        """A / s, as ``A * s``."""
+        return self._scaled(s, divide=True)
+
+    def __add__(self, other: Any) -> Any:
+        """A + B on the same pattern, or where one of the two is diagonal, such as ``s * eye(n)``."""
+        return total(self, other, "+")
+
+    def __sub__(self, other: Any) -> Any:
+        """A - B, as ``A + B``."""
+        return total(self, other, "-")
+
+    def __radd__(self, other: Any) -> Any:
+        return total(self, other, "+")  # always the sentence: `other` is no operator
+
+    def __rsub__(self, other: Any) -> Any:
+        return total(self, other, "-")
+
+    def scale(self, rows: Any = None, columns: Any = None) -> Any:
+        """Return diag(rows) A diag(columns); one that is None is the identity.
+
+        Parameters
+        ----------
+        rows : array (..., n_rows), optional
+        columns : array (..., n_columns), optional
+            Leading axes broadcast with the batch of A; differentiable in both.
+        """
+        A, rows, columns = self.operations["together"](self, rows, columns)
+        for name, d, n in (("rows", rows, A.shape[0]), ("columns", columns, A.shape[1])):
+            shape = getattr(d, "shape", ())
+            if d is not None and (len(shape) < 1 or shape[-1] != n):
+                raise ValueError(
+                    f"scale: {name} must have shape (..., {n}); got {describe(d)}: "
+                    "for one number for the whole matrix write s * A."
+                )
+            _check_batch(A, shape[:-1], f"scale: {name}")
+        kept = A.assumed if A.assumed in ("lower", "upper") else "general"
+        return A._of(A._scaled_values(rows, columns), A.structure, kept)
+
+    def diagonal(self) -> Any:
+        """Return the diagonal, (..., min(n_rows, n_columns)), zero where nothing is stored; differentiable."""
+        A = self.operations["together"](self)[0]
+        places = A.structure.diagonal
+        stored = np.flatnonzero(places >= 0)
+        entries = self.operations["take"](A._flat(), places[stored])
+        return entries if len(stored) == len(places) else self.operations["put"](entries, stored, len(places))
+
+    def _scaled(self, s: Any, divide: bool) -> Any:
+        A, s = self.operations["together"](self, scalar(s))
+        _check_batch(A, getattr(s, "shape", ()), "s in s * A")
+        s = _along(s, A._data_axes)
+        kept = A.assumed if A.assumed in _SCALES_FREELY else "general"
+        return A._of(A._values() / s if divide else A._values() * s, A.structure, kept)
+
+    def _values(self) -> Any:
+        """Canonical values, with the core axes of `data`."""
+        return self.operations["values"](self)
+
+    def _flat(self) -> Any:
+        """Canonical values with one core axis, in row order."""
+        return self._values()
+
+    def _transposed(self, conj: bool, assumed: str) -> Any:
+        raise NotImplementedError
+
+    def _scaled_values(self, rows: Any, columns: Any) -> Any:
+        raise NotImplementedError
+
+    def _shifted(self, diagonal: Any, assumed: str) -> Any:
+        """A + diag(diagonal), for an array (..., n)."""
+        raise NotImplementedError
+
+    def _of(self, values: Any, structure: Any, assumed: str) -> Any:
+        """The operator of the same kind with canonical values."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------------
 
     def toarray(self) -> Any:
         """Return the dense array, (..., n_rows, n_cols), of the framework of `data`; differentiable."""
@@ -100,3 +206,72 @@ class AbstractLinearOperator:
         name, batch = type(self).__name__, f", batch {self.batch_shape}" if self.batch_shape else ""
         declared = "" if self.assumed == "general" else f", assume={self.assumed!r}"
         return f"{name}({self.shape[0]}x{self.shape[1]}, nnz={self.structure.nnz}, {self.dtype}{batch}{declared})"
+
+
+def total(A: Any, B: Any, sign: str) -> Any:
+    """A + B or A - B."""
+    if not isinstance(B, AbstractLinearOperator):
+        raise TypeError(
+            f"A {sign} B: both must be backsolve operators; got {describe(B)}: write A {sign} s * backsolve.eye(n) "
+            "for a diagonal shift, and backsolve.aslinearoperator(B) for a matrix."
+        )
+    if A.shape != B.shape:
+        raise ValueError(f"A {sign} B: both must have one shape; got {A.shape} and {B.shape}.")
+    if sign == "-":
+        B, kept = -B, A.assumed if A.assumed == B.assumed != "spd" else "general"
+    else:
+        kept = A.assumed if A.assumed == B.assumed else "general"
+    for first, second in ((A, B), (B, A)):
+        shift = getattr(second, "shift", None)
+        if shift is not None and getattr(first, "shift", None) is None:
+            first, shift = first.operations["together"](first, shift)
+            _check_batch(first, getattr(shift, "shape", ()), "s in A + s * eye(n)")
+            return first._shifted(_along_diagonal(first, shift), _still_shifted(first))
+    A, B = A.operations["together"](A, B)
+    _check_batch(A, B.batch_shape, "B in A + B")
+    if A.structure == B.structure:
+        return A._of(A._values() + B._values(), A.structure, kept)
+    for first, second in ((A, B), (B, A)):
+        if is_diagonal(second.structure):
+            return first._shifted(second._values(), _still_shifted(first))
+    raise ValueError(
+        f"A {sign} B: both must have the same pattern, or one be diagonal; got {A!r} and {B!r}: "
+        "give backsolve.coo the triplets of both, it sums what falls on one place."
+    )
+
+
+def _along_diagonal(A: Any, shift: Any) -> Any:
+    """A number, or one for each matrix of a batch, repeated along the diagonal, in the precision of A."""
+    shift = A.operations["weakly"](shift, A.data)
+    return A.operations["take"](shift.reshape((*shift.shape, 1)), np.zeros(A.shape[0], np.int64))
+
+
+def _still_shifted(A: Any) -> str:
+    return A.assumed if A.assumed in _SCALES_FREELY else "general"
+
+
+def scalar(s: Any) -> Any:
+    """A factor of a matrix: a Python number, or an array with or without axes."""
+    if isinstance(s, np.ndarray | np.generic) and s.ndim == 0:
+        s = s.item()
+    if isinstance(s, Number) or (hasattr(s, "dtype") and not isinstance(s, AbstractLinearOperator)):
+        return s
+    raise TypeError(
+        f"s in s * A must be a number, or an array with one for each matrix; got {describe(s)}: "
+        "products with vectors are A @ x."
+    )
+
+
+def _along(s: Any, axes: int) -> Any:
+    """An array of factors with `axes` axes more, to broadcast against values; numbers stay."""
+    shape = getattr(s, "shape", ())
+    return s.reshape((*shape, *(1,) * axes)) if len(shape) else s
+
+
+def _check_batch(A: Any, shape: Any, name: str) -> None:
+    try:
+        np.broadcast_shapes(A.batch_shape, tuple(shape))
+    except ValueError:
+        raise ValueError(
+            f"{name}: leading axes must broadcast with those of A, {A.batch_shape}; got {tuple(shape)}."
+        ) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import weakref
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,8 +12,31 @@ from .. import _kernels
 from ..errors import describe
 from ..pattern import Pattern, canonical_pattern, check_shape, defect_sentence, integers, narrow
 from .base import AbstractLinearOperator
+from .places import transposed, with_diagonal
 
 __all__ = ["CSR", "coo"]
+
+
+class Template:
+    """What a `CSR` is without its values. Compiled programs, which carry no objects, know it by `key`."""
+
+    _keys = itertools.count()
+
+    def __init__(self, pattern: Pattern, slots: np.ndarray | None):
+        self.pattern, self.slots = pattern, slots
+        self.key = next(self._keys)
+        TEMPLATES[self.key] = self
+
+    def operator(self, data: Any) -> CSR:
+        """The operator with values, in the order in which they were given first."""
+        return CSR.from_pattern(data, self.pattern, self.slots)
+
+    def __reduce__(self):
+        return Template, (self.pattern, self.slots)
+
+
+TEMPLATES: weakref.WeakValueDictionary[int, Template] = weakref.WeakValueDictionary()
+"""Those in use, by key."""
 
 
 class CSR(AbstractLinearOperator):
@@ -43,9 +68,6 @@ class CSR(AbstractLinearOperator):
     array([1., 1.])
     """
 
-    slots: np.ndarray | None
-    """Place of each given value among the canonical ones; None where they are the same."""
-
     def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]):
         data = _values("CSR", data)
         pattern, slots = _csr_pattern(_host(indices), _host(indptr), check_shape("CSR: shape", shape))
@@ -59,7 +81,18 @@ class CSR(AbstractLinearOperator):
                 "do they belong to another pattern?"
             )
         super().__init__(pattern, data)
-        self.slots = slots
+        self.template = Template(pattern, slots)
+
+    @property
+    def slots(self) -> np.ndarray | None:
+        """Place of each given value among the canonical ones; None where they are the same."""
+        return self.template.slots
+
+    def on(self, data: Any) -> Self:
+        """Return the operator with other data, of the same order or canonical as the caller has it."""
+        other = super().on(data)
+        other.template = self.template
+        return other
 
     @property
     def pattern(self) -> Pattern:
@@ -88,6 +121,29 @@ class CSR(AbstractLinearOperator):
         self = cls.__new__(cls)
         self._set(pattern, slots, _values("CSR.from_pattern", data), "CSR.from_pattern", "the pattern")
         return self
+
+    def _of(self, values: Any, structure: Any, assumed: str) -> CSR:
+        other = CSR.from_pattern(values, structure)
+        other.assumed = assumed
+        return other
+
+    def _transposed(self, conj: bool, assumed: str) -> CSR:
+        pattern, places = transposed(self.pattern)
+        values = self.operations["take"](self._values(), places)
+        return self._of(values.conj() if conj else values, pattern, assumed)
+
+    def _scaled_values(self, rows: Any, columns: Any) -> Any:
+        values, take = self._values(), self.operations["take"]
+        if rows is not None:
+            values = values * take(rows, self.pattern.rows)
+        return values if columns is None else values * take(columns, self.pattern.indices)
+
+    def _shifted(self, diagonal: Any, assumed: str) -> CSR:
+        values, put = self._values(), self.operations["put"]
+        pattern, places = with_diagonal(self.pattern)
+        if places is not None:
+            values = put(values, places, pattern.nnz)
+        return self._of(values + put(diagonal, pattern.diagonal, pattern.nnz), pattern, assumed)
 
 
 def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:

@@ -30,3 +30,25 @@ class Dense(AbstractLinearOperator):
         other = super().with_data(data)
         other.structure = self.operations["full"](data)
         return other
+
+    def _of(self, values: Any, structure: Any, assumed: str) -> Dense:
+        other = Dense(values)
+        other.assumed = assumed
+        return other
+
+    def _flat(self) -> Any:
+        return self._values().reshape((*self.batch_shape, self.structure.nnz))
+
+    def _transposed(self, conj: bool, assumed: str) -> Dense:
+        values = self._values().mT
+        return self._of(values.conj() if conj else values, None, assumed)
+
+    def _scaled_values(self, rows: Any, columns: Any) -> Any:
+        values = self._values()
+        if rows is not None:
+            values = values * rows[..., :, None]
+        return values if columns is None else values * columns[..., None, :]
+
+    def _shifted(self, diagonal: Any, assumed: str) -> Dense:
+        added = self.operations["put"](diagonal, self.structure.diagonal, self.structure.nnz)
+        return self._of(self._values() + added.reshape((*added.shape[:-1], *self.shape)), None, assumed)

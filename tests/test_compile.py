@@ -1,0 +1,232 @@
+"""torch.compile with ``fullgraph=True``: the same numbers as eager, one factorization, and sentences for the rest."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+import backsolve as bs
+from backsolve.factor_cache import CACHE, FactorCache
+from backsolve.methods import SuperLU, superlu
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the compiler, about itself
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+N = 6
+ROWS = [*range(N), *range(N - 1), *range(1, N), 0, 2]
+COLS = [*range(N), *range(1, N), *range(N - 1), 0, 2]  # two places come twice
+DTYPES = [torch.float64, torch.float32, torch.complex128]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    CACHE.clear()
+    yield
+    CACHE.clear()
+    torch._dynamo.reset()
+
+
+def numbers(dtype, *shape, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def values(dtype, *batch):
+    w = 0.3 * numbers(dtype, *batch, len(ROWS))
+    w[..., :N] += 3
+    return w.requires_grad_()
+
+
+def pattern():
+    return bs.coo(torch.zeros(len(ROWS)), (ROWS, COLS), (N, N))
+
+
+def loss(x):
+    return (x.abs() ** 2).sum() + x.real.sum()
+
+
+def agree(function, *inputs, backend="aot_eager"):
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    y, expected = compiled(*inputs), function(*inputs)
+    assert y.dtype == expected.dtype
+    eps = torch.finfo(y.dtype).eps
+    torch.testing.assert_close(y, expected, rtol=1e3 * eps, atol=1e3 * eps)
+    for a, e in zip(torch.autograd.grad(y, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        assert a.dtype == e.dtype and a.shape == e.shape and a.abs().max() > 0
+        torch.testing.assert_close(a, e, rtol=1e3 * eps, atol=1e3 * eps)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "w_batch", "b_shape"),
+    [
+        (torch.float64, (), (N,)),
+        (torch.float32, (), (N, 2)),
+        (torch.complex128, (3,), (N,)),
+        (torch.float64, (3,), (3, N, 2)),
+        (torch.float64, (), (3, N, 1)),
+        (torch.float64, (2, 1), (4, N, 2)),
+    ],
+    ids=str,
+)
+def test_sparse_values_and_right_hand_sides(dtype, w_batch, b_shape):
+    A = pattern()
+    agree(
+        lambda w, b: loss(bs.solve(A.with_data(2 * w), b)),
+        values(dtype, *w_batch),
+        numbers(dtype, *b_shape, seed=1).requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dense_matrices_and_mixed_dtypes(dtype):
+    M = (numbers(dtype, 2, N, N) + 8 * torch.eye(N)).requires_grad_()
+    agree(lambda M, b: loss(bs.solve(M, b)), M, numbers(torch.float64, N, 3, seed=1).requires_grad_())
+    S = (M.detach()[0] @ M.detach()[0].mH).requires_grad_()
+    agree(lambda S, b: loss(bs.solve(S, b, assume="spd")), S, numbers(dtype, N, seed=1).requires_grad_())
+
+
+def test_options_reach_the_compiled_solve():
+    A = pattern().assume("general")
+    agree(
+        lambda w, b: loss(bs.solve(A.with_data(w), b, method="superlu", rtol=1e-9, adjoint=bs.Adjoint(rtol=1e-7))),
+        values(torch.float64),
+        numbers(torch.float64, N, seed=1).requires_grad_(),
+    )
+    with pytest.raises(bs.SolveError, match="INACCURATE"):
+        torch.compile(lambda w, b: bs.solve(A.with_data(w), b, rtol=0.0), fullgraph=True, backend="aot_eager")(
+            values(torch.float64), numbers(torch.float64, N)
+        )
+
+
+def test_inductor_trains_a_module():
+    A = pattern()
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(values(torch.float64).detach())
+
+        def forward(self, b):
+            return bs.solve(A.with_data(torch.tanh(self.w) + self.w), torch.sin(b))
+
+    b, histories = numbers(torch.float64, N, seed=1), []
+    for compiled in (True, False):
+        model = Model()
+        step = torch.compile(model, fullgraph=True) if compiled else model
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+        history = []
+        for _ in range(5):
+            optimiser.zero_grad()
+            value = (step(b) - 1).square().sum()
+            value.backward()
+            optimiser.step()
+            history.append(value.item())
+        histories.append(history)
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-12)
+    assert histories[0][-1] < histories[0][0]
+
+
+def test_backward_finds_the_factors_of_forward(monkeypatch):
+    made, original = [], superlu.sla.splu
+    monkeypatch.setattr(superlu.sla, "splu", lambda *a, **k: made.append(1) or original(*a, **k))
+    A, w, b = pattern(), values(torch.float64), numbers(torch.float64, N)
+    f = torch.compile(lambda w: loss(bs.solve(A.with_data(w), b)), fullgraph=True, backend="aot_eager")
+    f(w).backward()
+    assert len(made) == 1 and CACHE.info()[:3] == (1, 1, 1) and CACHE.info().nbytes > 0
+    with torch.no_grad():
+        w.mul_(1.5)  # other values on the same pattern: never the old factors
+    w.grad = None
+    f(w).backward()
+    assert len(made) == 2
+    expected = torch.autograd.grad(loss(bs.solve(A.with_data(w), b)), w)[0]
+    torch.testing.assert_close(w.grad, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_the_cache_is_bounded_in_bytes():
+    cache = FactorCache(capacity=10_000)
+    A = bs.CSR(np.ones(N), np.arange(N), np.arange(N + 1), (N, N))
+    for scale in range(1, 200):
+        operator = A.on(np.full((1, N), float(scale)))
+        cache.find(A.structure, SuperLU(), "general", operator.data).state(SuperLU(), operator)
+        cache.settle()
+        assert cache.info().nbytes <= 10_000
+    info = cache.info()
+    assert 0 < info.entries < 199 and info.misses == 199 and info.hits == 0
+    cache.find(A.structure, SuperLU(), "general", np.full((1, N), 199.0))
+    assert cache.info().hits == 1
+    cache.find(A.structure, SuperLU(), "spd", np.full((1, N), 199.0))
+    assert cache.info().hits == 1, "another declaration is another factorization"
+    cache.resize(0)
+    assert cache.info().nbytes == 0
+
+
+def test_gradients_are_right_when_nothing_is_kept():
+    capacity = CACHE.info().capacity
+    CACHE.resize(0)
+    try:
+        A = pattern()
+        agree(
+            lambda w, b: loss(bs.solve(A.with_data(w), b)),
+            values(torch.float64),
+            numbers(torch.float64, N).requires_grad_(),
+        )
+    finally:
+        CACHE.resize(capacity)
+
+
+def test_failed_systems_are_nan_and_so_are_their_gradients():
+    A, w, b = pattern(), values(torch.float64, 3), numbers(torch.float64, N).requires_grad_()
+    with torch.no_grad():
+        w[1] = 0
+    f = lambda w, b: bs.solve(A.with_data(w), b, on_failure="return")  # noqa: E731
+    x = torch.compile(f, fullgraph=True, backend="aot_eager")(w, b)
+    assert x[1].isnan().all() and not x[[0, 2]].isnan().any()
+    (g,) = torch.autograd.grad(x[[0, 2]].square().sum(), w)
+    (e,) = torch.autograd.grad(f(w, b)[[0, 2]].square().sum(), w)
+    assert g[1].isnan().all()
+    torch.testing.assert_close(g[[0, 2]], e[[0, 2]], rtol=1e-13, atol=1e-13)
+    with pytest.raises(bs.SolveError, match="SINGULAR"):
+        torch.compile(lambda w: bs.solve(A.with_data(w), b), fullgraph=True, backend="aot_eager")(w)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda A, w, b: torch.func.jvp(lambda w: bs.solve(A.with_data(w), b), (w,), (w,)),
+        lambda A, w, b: torch.func.vmap(lambda b: bs.solve(A.with_data(w), b))(b[None]),
+        lambda A, w, b: bs.solve(A.with_data(w), b, method=bs.SuperLU()),
+    ],
+    ids=["jvp", "vmap", "method object"],
+)
+def test_what_cannot_be_compiled_raises(function):
+    A, w, b = pattern(), values(torch.float64).detach(), numbers(torch.float64, N)
+    with pytest.raises(Exception, match=r"torch\.compile|Observed exception|Unsupported"):
+        torch.compile(lambda w: function(A, w, b), fullgraph=True, backend="aot_eager")(w)
+
+
+def test_forward_mode_through_a_compiled_solve_is_never_zero():
+    A, w, b = pattern(), values(torch.float64).detach(), numbers(torch.float64, N)
+    compiled = torch.compile(lambda w: bs.solve(A.with_data(w), b), fullgraph=True, backend="aot_eager")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.func.jvp(compiled, (w,), (torch.ones_like(w),))
+
+
+def test_a_pattern_that_is_gone_is_named():
+    key = pattern().template.key
+    gc.collect()
+    with pytest.raises(RuntimeError, match="pattern of a compiled solve is gone"):
+        torch.ops.backsolve.solve(
+            values(torch.float64).detach(),
+            numbers(torch.float64, N),
+            key,
+            "auto",
+            "general",
+            *[None] * 4,
+            "raise",
+            "raise",
+        )
