@@ -547,3 +547,16 @@ def test_log_likelihood_of_a_gaussian():
     (dense,) = torch.autograd.grad(torch.linalg.slogdet(M)[1] + b @ torch.linalg.solve(M, b), w)
     kappa = float(torch.linalg.cond(M.detach()))
     assert (ours - dense).abs().max() <= 10 * kappa**2 * EPS64 * max(1, dense.abs().max())
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_slogdet_nests_forward_mode(kind):
+    M = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 4 * torch.eye(4)
+    A = bs.aslinearoperator(M.to_sparse_coo())
+    f = (lambda v: bs.slogdet(v.reshape(4, 4))[1]) if kind == "dense" else (lambda v: bs.slogdet(A.with_data(v))[1])
+    inverse = torch.linalg.inv(M)
+    expected = -torch.einsum("li,jk->ijkl", inverse, inverse).reshape(16, 16)  # d²ℓ = -tr(A⁻¹ dA A⁻¹ dA)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            actual = outer(inner(f))(M.reshape(-1))
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)

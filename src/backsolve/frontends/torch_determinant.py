@@ -18,7 +18,7 @@ import torch
 
 from ..plan import Factored, Plan
 from ..shapes import layout_of
-from .torch_functions import Call, Ops
+from .torch_functions import Call, Ops, nested_forward_mode, primal
 
 __all__ = ["dense_slogdet", "sparse_slogdet"]
 
@@ -68,9 +68,10 @@ class _DenseLogDet(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, data_dot):  # type: ignore[override]
-        (data,) = ctx.saved_tensors
-        change = (torch.linalg.inv(data).mT * data_dot).sum((-2, -1))
-        return torch.stack([torch.zeros_like(change), change], -1)
+        with nested_forward_mode():
+            data = primal(*ctx.saved_tensors)
+            change = (torch.linalg.inv(data).mT * data_dot).sum((-2, -1))
+            return torch.stack([torch.zeros_like(change), change], -1)
 
 
 class _LogDet(torch.autograd.Function):
@@ -100,8 +101,9 @@ class _LogDet(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, data_dot, *_):  # type: ignore[override]
-        change = (_inverse_adjoint(ctx).conj() * data_dot).sum(-1)
-        return torch.stack([torch.zeros_like(change), change], -1)
+        with nested_forward_mode():
+            change = (_inverse_adjoint(ctx, primal).conj() * data_dot).sum(-1)
+            return torch.stack([torch.zeros_like(change), change], -1)
 
     @staticmethod
     def vmap(info, in_dims, data, plan, factored):  # type: ignore[override]
@@ -111,9 +113,10 @@ class _LogDet(torch.autograd.Function):
         return pair.reshape(*data.shape[:-1], 2), 0  # type: ignore[union-attr]
 
 
-def _inverse_adjoint(ctx: Any) -> torch.Tensor:
+def _inverse_adjoint(ctx: Any, of: Any = lambda data: data) -> torch.Tensor:
     """The entries of A⁻ᴴ on the stored places: Aᴴ Z = E for a block of unit vectors after the other."""
     data, keeper = ctx.saved_tensors
+    data = of(data)
     pattern, items = ctx.plan.template.structure, data.shape[:-1]
     n = pattern.shape[0]
     factored = getattr(keeper, "factored", None) or Factored()

@@ -14,7 +14,7 @@ from ..solution import Solution, solution_of
 from .torch_arrays import plain
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Ops", "lost_columns"]
+__all__ = ["Call", "Ops", "lost_columns", "nested_forward_mode", "primal"]
 
 
 class Call:
@@ -80,7 +80,7 @@ def _transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _nested_forward_mode() -> Any:
+def nested_forward_mode() -> Any:
     """Let a jvp be differentiated forward again.
 
     Autograd runs it with forward mode off, which makes the second tangent of a nested jvp zero, without a word.
@@ -88,7 +88,7 @@ def _nested_forward_mode() -> Any:
     return forward_ad._set_fwd_grad_enabled(True)
 
 
-def _primal(t: torch.Tensor) -> torch.Tensor:
+def primal(t: torch.Tensor) -> torch.Tensor:
     """The tensor without the tangent of the innermost forward mode, with those of the outer ones."""
     return forward_ad.unpack_dual(t).primal
 
@@ -134,8 +134,8 @@ class _Solve(_Function):
     @staticmethod
     def jvp(ctx, data_dot, b_dot, *_):  # type: ignore[override]
         ops = Ops(ctx.call.structure, ctx.call, ctx.factored)
-        with _nested_forward_mode():
-            data, x = map(_primal, ctx.saved_tensors[:2])
+        with nested_forward_mode():
+            data, x = map(primal, ctx.saved_tensors[:2])
             return calculus.solve_jvp(ops, data, x, data_dot, b_dot, ctx.adjoint)
 
     @staticmethod
@@ -173,8 +173,8 @@ class _Matvec(_Function):
 
     @staticmethod
     def jvp(ctx, data_dot, x_dot, *_):  # type: ignore[override]
-        with _nested_forward_mode():
-            data, x = map(_primal, ctx.saved_tensors)
+        with nested_forward_mode():
+            data, x = map(primal, ctx.saved_tensors)
             return calculus.matvec_jvp(Ops(ctx.structure), data, x, data_dot, x_dot, ctx.adjoint)
 
     @staticmethod
@@ -207,8 +207,8 @@ class _Outer(_Function):
 
     @staticmethod
     def jvp(ctx, y_dot, x_dot, *_):  # type: ignore[override]
-        with _nested_forward_mode():
-            y, x = map(_primal, ctx.saved_tensors)
+        with nested_forward_mode():
+            y, x = map(primal, ctx.saved_tensors)
             return calculus.outer_jvp(Ops(ctx.structure), y, x, y_dot, x_dot)
 
     @staticmethod
