@@ -23,6 +23,7 @@ import backsolve as bs
 from backsolve.dispatch import inputs, make_plan
 from backsolve.frontends import numpy as host
 from backsolve.methods import Target
+from backsolve.methods.superlu import blocking
 from backsolve.plan import Factored
 
 N = 100
@@ -43,6 +44,7 @@ def layers() -> dict:
         "permc_spec": ordering.upper(),
         "diag_pivot_thresh": threshold,
         "options": {"SymmetricMode": ordering == "mmd_at_plus_a"},
+        **blocking(pattern.nnz),
     }
     csc = sp.csc_matrix((M.data[pattern.t_slot], pattern.t_indices, pattern.t_indptr), shape=M.shape)
     lu, state = sla.splu(csc, **options), method.prepare(plain)

@@ -1,42 +1,16 @@
 // Python face of the kernels: checks the sizes of value arrays, releases the GIL, calls. No logic.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/complex.h>
 
 #include <complex>
-#include <string>
 
+#include "arrays.hpp"
 #include "kernels.hpp"
 #include "pattern.hpp"
+#include "triangular.hpp"
 
-namespace nb = nanobind;
 using nb::literals::operator""_a;
 using backsolve::Pattern;
 
-template <class T, int Dims>
-using In = nb::ndarray<const T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu>;
-template <class T, int Dims>
-using Out = nb::ndarray<T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu>;
-
-template <class Array>
-void expect(const Array& array, std::initializer_list<std::int64_t> shape, const char* name) {
-  std::size_t axis = 0;
-  for (const std::int64_t size : shape)
-    if (static_cast<std::int64_t>(array.shape(axis++)) != size)
-      throw nb::value_error((std::string(name) + " has the wrong shape for this Pattern").c_str());
-}
-
-// A NumPy view of a vector, or an array that owns it.
-template <class I>
-nb::ndarray<nb::numpy, const I, nb::ndim<1>> view(const std::vector<I>& v, nb::handle owner) {
-  return {v.data(), {v.size()}, owner};
-}
-template <class I>
-nb::ndarray<nb::numpy, I, nb::ndim<1>> own(std::vector<I>&& v) {
-  auto* kept = new std::vector<I>(std::move(v));
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<I>*>(p); });
-  return {kept->data(), {kept->size()}, owner};
-}
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -70,6 +44,15 @@ void bind_values(Class& c) {
     (adjoint ? backsolve::residual<true, I, T> : backsolve::residual<false, I, T>)(
         p, data.data(), x.data(), b.data(), r.data(), norms.data(), batch, k);
   }, "data"_a.noconvert(), "x"_a.noconvert(), "b"_a.noconvert(), "r"_a.noconvert(), "norms"_a.noconvert(), "adjoint"_a);
+  c.def("solve_triangular", [](const P& p, In<T, 2> data, In<T, 3> b, Out<T, 3> x, bool lower, bool adjoint) {
+    const std::int64_t batch = data.shape(0), k = b.shape(2), n = p.n_rows;
+    if (p.n_cols != n) throw nb::value_error("solve_triangular needs a square Pattern");
+    expect(data, {batch, p.nnz()}, "data");
+    expect(b, {batch, n, k}, "b");
+    expect(x, {batch, n, k}, "x");
+    nb::gil_scoped_release release;
+    backsolve::solve_triangular(p, data.data(), b.data(), x.data(), batch, k, lower, adjoint);
+  }, "data"_a.noconvert(), "b"_a.noconvert(), "x"_a.noconvert(), "lower"_a, "adjoint"_a);
   c.def("not_definite", [](const P& p, In<T, 1> data) {
     if (p.n_cols != p.n_rows) throw nb::value_error("not_definite needs a square Pattern");
     expect(data, {p.nnz()}, "data");

@@ -15,7 +15,7 @@ from backsolve.pattern import NORMS
 CORES = {np.int32: _kernels.Pattern32, np.int64: _kernels.Pattern64}
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 N, NNZ = 4, 7
-INDPTR, INDICES = [0, 2, 3, 5, 7], [0, 2, 1, 0, 3, 1, 3]
+INDPTR, INDICES = [0, 2, 3, 5, 7], [0, 2, 1, 0, 2, 1, 3]
 GUARD = 64
 
 
@@ -41,10 +41,11 @@ def calls(batch, k, dtype, n=N, nnz=NNZ):
         "outer": [cube, cube, (*values[:2], True)],
         "residual": [values, cube, cube, out, ((batch, k, len(NORMS)), np.float64, True)],
         "not_definite": [((nnz,), dtype, False)],
+        "solve_triangular": [values, cube, out],
     }
 
 
-FLAGS = {"matmat": 1, "residual": 1}
+FLAGS = {"matmat": 1, "residual": 1, "solve_triangular": 2}
 
 
 def run(pattern, name, args, adjoint=False):
@@ -131,7 +132,7 @@ def test_dtypes_are_not_mixed_or_converted(mixed):
 
 def test_residual_needs_a_square_pattern():
     pattern = core(cols=N + 1)
-    for name in ("residual", "not_definite"):
+    for name in ("residual", "not_definite", "solve_triangular"):
         args = [np.ones(s, kind) for s, kind, _ in calls(1, 1, float)[name]]
         with pytest.raises(ValueError, match="square"):
             run(pattern, name, args)

@@ -7,8 +7,10 @@ import gc
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
 import backsolve as bs
+import backsolve.nn
 from backsolve.factor_cache import CACHE, FactorCache
 from backsolve.methods import SuperLU, superlu
 
@@ -152,17 +154,92 @@ def test_the_cache_is_bounded_in_bytes():
     A = bs.CSR(np.ones(N), np.arange(N), np.arange(N + 1), (N, N))
     for scale in range(1, 200):
         operator = A.on(np.full((1, N), float(scale)))
-        cache.find(A.structure, SuperLU(), "general", operator.data).state(SuperLU(), operator)
-        cache.settle()
+        with cache.factors(A.structure, SuperLU(), "general", operator.data) as factored:
+            factored.state(SuperLU(), operator)
         assert cache.info().nbytes <= 10_000
     info = cache.info()
     assert 0 < info.entries < 199 and info.misses == 199 and info.hits == 0
-    cache.find(A.structure, SuperLU(), "general", np.full((1, N), 199.0))
-    assert cache.info().hits == 1
-    cache.find(A.structure, SuperLU(), "spd", np.full((1, N), 199.0))
-    assert cache.info().hits == 1, "another declaration is another factorization"
+    with cache.factors(A.structure, SuperLU(), "general", np.full((1, N), 199.0)):
+        assert cache.info().hits == 1
+    with cache.factors(A.structure, SuperLU(), "spd", np.full((1, N), 199.0)):
+        assert cache.info().hits == 1, "another declaration is another factorization"
     cache.resize(0)
     assert cache.info().nbytes == 0
+
+
+def test_of_the_factors_that_a_backward_has_used_the_latest_stay():
+    A, w, b = pattern(), values(torch.float64), numbers(torch.float64, N)
+    f = torch.compile(lambda w: loss(bs.solve(A.with_data(w), b)), fullgraph=True, backend="aot_eager")
+    for _ in range(5):
+        f(w).backward()
+        with torch.no_grad():
+            w.mul_(1.1)
+    assert CACHE.info()[:3] == (5, 5, 1)
+    f(w), f(2 * w), f(3 * w)  # their backward may still come
+    assert CACHE.info().entries == 4
+    with torch.no_grad():
+        w.div_(1.1)
+    y = f(w)  # asked for again: not spent any more
+    f(4 * w).backward()
+    f(5 * w).backward()
+    misses = CACHE.info().misses
+    y.backward()
+    assert CACHE.info().misses == misses
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+def test_values_changed_in_place_do_not_reach_the_factors_kept(dense):
+    """A state that holds the caller's memory judges, and refines, by another matrix than it has factored."""
+    A = bs.CSR(torch.ones(N), np.arange(N), np.arange(N + 1), (N, N))
+    f = torch.compile(
+        lambda w, b: bs.solve(w if dense else A.with_data(w), b, on_failure="return"),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    diagonal, b = numbers(torch.float64, N).abs() + 1, numbers(torch.float64, N, seed=1)
+    w = torch.diag(diagonal) if dense else diagonal.clone()
+    old = w.clone()
+    f(w, b)
+    w.mul_(2)
+    hits = CACHE.info().hits
+    torch.testing.assert_close(f(old, b), b / diagonal, rtol=1e-15, atol=0)
+    assert CACHE.info().hits == hits + 1
+
+
+def test_a_program_for_other_patterns_is_not_compiled_again():
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(1)
+        return aot_eager(graph, inputs)
+
+    f = torch.compile(lambda A, w, b: bs.solve(A.with_data(w), b), fullgraph=True, backend=backend)
+    w, b = numbers(torch.float64, N).abs() + 1, numbers(torch.float64, N, seed=1)
+    for shift in range(5):
+        columns = (np.arange(N) + shift) % N
+        A = bs.CSR(torch.ones(N), columns, np.arange(N + 1), (N, N))
+        torch.testing.assert_close(f(A, w, b)[torch.from_numpy(columns)], b / w, rtol=1e-15, atol=0)
+    assert len(compiled) <= 2
+
+
+def test_the_module_compiles():
+    w, b = values(torch.float64), numbers(torch.float64, N).requires_grad_()
+    layer = bs.nn.Solve(pattern=pattern(), rtol=1e-9)
+    agree(lambda w, b: loss(layer(w, b)), w, b)
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "sentence"),
+    [
+        (lambda: pattern(), numbers(torch.float64, N + 1), "b must have length 6"),
+        (lambda: torch.ones(3, 4), torch.ones(3), "A must be square"),
+    ],
+    ids=["length of b", "not square"],
+)
+def test_what_does_not_fit_is_said_while_compiling(A, b, sentence):
+    A = A()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=sentence):
+        torch.compile(lambda b: bs.solve(A, b), fullgraph=True, backend="aot_eager")(b)
 
 
 def test_gradients_are_right_when_nothing_is_kept():

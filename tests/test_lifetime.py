@@ -19,6 +19,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import backsolve as bs
+from backsolve.frontends import torch_functions
 from backsolve.methods import superlu
 from backsolve.plan import Factored
 
@@ -75,6 +76,29 @@ def test_one_factorization_serves_forward_backward_and_double_backward(factoriza
     (h,) = torch.autograd.grad(g.pow(2).sum(), A.data, create_graph=True)
     torch.autograd.grad(h.sum(), (A.data, b))
     assert len(factorizations) == 1
+
+
+def test_values_are_taken_only_to_be_factored(monkeypatch):
+    taken = []
+    original = torch_functions._values
+    monkeypatch.setattr(torch_functions, "_values", lambda *args: taken.append(args) or original(*args))
+    A, b = leaf()
+    bs.solve(A, b).square().sum().backward()
+    assert len(taken) == 1
+
+
+def test_the_ordering_is_chosen_once_for_each_pattern_declaration_and_option(monkeypatch):
+    chosen = []
+    original = bs.SuperLU._plan
+    monkeypatch.setattr(bs.SuperLU, "_plan", lambda self, A: chosen.append(self) or original(self, A))
+    A, b = leaf()
+    for _ in range(3):
+        bs.solve(A.with_data(A.data.detach().clone()), b)
+    assert len(chosen) == 1
+    assert bs.SuperLU().plan(A.assume("spd"))[1] == 0.0 != bs.SuperLU().plan(A)[1]
+    assert bs.SuperLU(ordering="natural").plan(A)[0] == "natural" != bs.SuperLU().plan(A)[0]
+    assert bs.SuperLU(pivot_threshold=0.5).plan(A)[1] == 0.5
+    assert len(chosen) == 4
 
 
 def test_factorize_is_used_by_all_solves_and_their_derivatives(factorizations):

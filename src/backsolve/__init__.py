@@ -14,8 +14,8 @@ from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
-from .methods import LU, Cholesky, SuperLU
-from .operators import CSR, AbstractLinearOperator, Dense, coo, eye
+from .methods import CG, LU, BiCGStab, Cholesky, SuperLU, Triangular
+from .operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo, eye
 from .options import Adjoint
 from .pattern import Pattern
 from .solution import Solution, Stats
@@ -27,13 +27,16 @@ except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "CG",
     "CSR",
     "LU",
     "AbstractLinearOperator",
     "Adjoint",
+    "BiCGStab",
     "Cholesky",
     "Dense",
     "Factorization",
+    "MatrixFree",
     "Pattern",
     "Solution",
     "SolveError",
@@ -41,6 +44,7 @@ __all__ = [
     "Stats",
     "Status",
     "SuperLU",
+    "Triangular",
     "aslinearoperator",
     "coo",
     "explain",

@@ -66,7 +66,8 @@ def solve(
         One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor, so
         is the result, and NumPy and SciPy inputs are constants.
     method : str or method object, optional
-        "auto", "superlu", "lu", "cholesky", or such as ``SuperLU(ordering="colamd")``; `explain` tells of "auto".
+        "auto", "superlu", "lu", "cholesky", "triangular", or such as ``SuperLU(ordering="colamd")``; `explain`
+        tells of "auto".
     assume : {"general", "spd", "sym", "her", "lower", "upper"}, optional
         What is known of A; chooses the method and never the answer.
     rtol, atol : float, optional
@@ -81,7 +82,8 @@ def solve(
     Returns
     -------
     array
-        x, of the broadcast shape, in the result dtype.
+        x, of the broadcast shape, in the wider precision of A and b, complex if one of them is. Each gradient has the
+        dtype of what it belongs to.
 
     Raises
     ------

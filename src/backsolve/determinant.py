@@ -15,8 +15,8 @@ def slogdet(A: Any) -> tuple[Any, Any]:
     """Return the sign and the logarithm of the modulus of det A, as NumPy and torch name them.
 
     Dense: from the framework's LU. Sparse: from the factors P_r A P_c = L U of SuperLU, with the diagonal of U and the
-    parities of the permutations. In torch differentiable to any order in the stored numbers of A:
-    d log|det A| = Re tr(A⁻¹ dA).
+    parities of the permutations; declared "lower" or "upper": from the diagonal, once the other triangle is seen to
+    be zero. In torch differentiable to any order in the stored numbers of A: d log|det A| = Re tr(A⁻¹ dA).
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def slogdet(A: Any) -> tuple[Any, Any]:
     SolveError
         In the derivative for a sparse A, if A is singular; torch.linalg.LinAlgError for a dense one.
     TypeError, ValueError
-        As `solve`.
+        As `solve`; ValueError also for a sparse A that is not the triangle that it is declared to be.
 
     Notes
     -----
@@ -54,10 +54,14 @@ def slogdet(A: Any) -> tuple[Any, Any]:
     if isinstance(A, Factorization):
         return _of_factors(A)
     frontend = frontend_of(A)
-    A = square(operator(frontend, A, "general"))
+    A = square(operator(frontend, A, None))
+    if A.structure.kind == "free":
+        raise ValueError(f"slogdet needs the entries of A; A is {A!r}: use A.toarray() if it is small.")
     if A.structure.kind == "dense":
         return frontend.slogdet(A, None, Factored())
-    return frontend.slogdet(A, make_plan(A, "superlu", None, None, None, "raise", False), Factored())
+    method = "triangular" if A.assumed in ("lower", "upper") else "superlu"
+    A = A if method == "triangular" else A.assume("general")
+    return frontend.slogdet(A, make_plan(A, method, None, None, None, "raise", False), Factored())
 
 
 def _of_factors(F: Factorization) -> tuple[Any, Any]:

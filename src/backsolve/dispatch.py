@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from numbers import Number
 from typing import Any
+
+from scipy.sparse.linalg import LinearOperator
 
 from .errors import describe
 from .methods.base import check_rtol_once
@@ -12,7 +15,7 @@ from .operators import AbstractLinearOperator
 from .options import Adjoint, check_assume, check_on_failure
 from .plan import Factored, Plan
 from .select import choose_method
-from .shapes import check_rhs
+from .shapes import check_rhs, check_square
 from .solution import Solution, solution_of
 
 __all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square"]
@@ -23,21 +26,28 @@ _OTHER_FRAMEWORKS = {"jax": ("Array",), "tensorflow": ("Tensor", "Variable", "Sp
 
 def frontend_of(*values: Any) -> Any:
     """The adapter for these arrays: torch if any is a tensor, else NumPy; frameworks are found, never imported."""
-    values = tuple(v.data if isinstance(v, AbstractLinearOperator) else v for v in values)
-    found = {framework for v in values if (framework := _framework(v))}
+    found: set[Any] = set()
+    for v in values:
+        found.update(map(_framework, v.leaves if isinstance(v, AbstractLinearOperator) else (v,)))
+    found.discard(None)
     if len(found) > 1:
         raise TypeError(
             f"A, b and other arrays must come from one framework; got {' and '.join(sorted(found))}: convert one."
         )
     if found == {"torch"}:
-        from .frontends import torch as frontend
-
-        return frontend
+        return _torch()
     if found:
         raise TypeError(
             f"arrays must be NumPy's or torch tensors; got one of {found.pop()}: convert it with numpy.asarray."
         )
     from .frontends import numpy as frontend
+
+    return frontend
+
+
+@cache
+def _torch() -> Any:
+    from .frontends import torch as frontend
 
     return frontend
 
@@ -79,31 +89,36 @@ class BackwardCell:
     def __getitem__(self, _: int) -> Solution:
         return self.make(*self.box[-1])
 
+    def __reduce__(self) -> Any:
+        return list, ([self[0]] if self else [],)  # copies and pickles hold what backward was, not how to show it
+
 
 def inputs(A: Any, b: Any, assume: str | None) -> tuple[Any, AbstractLinearOperator, Any]:
     frontend = frontend_of(A, b)
-    A = square(operator(frontend, A, assume))
     b = frontend.asarray("b", b)
+    if _is_function(A):
+        A = frontend.of_function(A, b, b.shape[-min(b.ndim, 2)] if b.ndim else 0)
+    A = square(operator(frontend, A, assume))
     check_rhs("b", tuple(b.shape), A.shape[0])
     return frontend, A, b
 
 
+def _is_function(A: Any) -> bool:
+    return callable(A) and not isinstance(A, LinearOperator)
+
+
 def operator(frontend: Any, A: Any, assume: str | None) -> AbstractLinearOperator:
-    if callable(A):
+    if _is_function(A):
         raise TypeError(
-            f"A must be an array, a sparse matrix or a backsolve operator; got {describe(A)}: "
-            "a function that applies A is not enough for a direct method, pass the matrix itself."
+            f"A must be an array, a sparse matrix or a backsolve operator; got {describe(A)}, which does not tell "
+            "its size: write backsolve.MatrixFree(fn, params, shape)."
         )
     A = frontend.asoperator(A)
     return A if assume is None else A.assume(check_assume(assume))
 
 
 def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
-    if A.shape[0] != A.shape[1]:
-        raise ValueError(
-            f"A must be square, as many equations as unknowns; got shape {A.shape}: "
-            "for least squares solve the augmented system [[I, A], [A.H, 0]]."
-        )
+    check_square(A.shape)
     return A
 
 

@@ -27,7 +27,8 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     pullback : callable
         ``data_bar, b_bar, adjoint = pullback(g)`` for g of the shape of ``sol.x``: with df = Re⟨g, dx⟩,
         df = Re⟨data_bar, d data⟩ + Re⟨b_bar, db⟩, and the `Solution` of the adjoint solve. ``data_bar`` has
-        one number per stored value of A, in the order of ``A.data``.
+        one number per stored value of A, in the order of ``A.data``; None for a `MatrixFree` A, whose function
+        NumPy cannot differentiate.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Factors for compiled programs, where nothing but tensors travels from a forward to its backward.
 
 A factorization is found again by a digest of all values, its structure, and its method. The cache is bounded in
-bytes, drops what was used least recently, and counts; eager programs do not use it.
+bytes, and drops what was used least recently; eager programs do not use it. Of the factors that a backward has used,
+only the latest stay: in training nobody asks for them again, and the next ones find their memory warm.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +31,14 @@ class Info(NamedTuple):
     capacity: int
 
 
+class _Entry(Factored):
+    """Factors of the cache, with the bytes that it counts for them."""
+
+    def __init__(self, key: tuple):
+        super().__init__()
+        self.key, self.counted = key, 0
+
+
 class FactorCache:
     """Least recently used factorizations, at most `capacity` bytes of factors; safe to use from several threads.
 
@@ -39,50 +50,79 @@ class FactorCache:
 
     def __init__(self, capacity: int):
         self._capacity, self._lock = capacity, threading.Lock()
-        self._entries: OrderedDict[tuple, Factored] = OrderedDict()
-        self._hits = self._misses = 0
+        self._entries: OrderedDict[tuple, _Entry] = OrderedDict()
+        self._hits = self._misses = self._nbytes = 0
+        self._spent: _Entry | None = None
 
-    def find(self, structure: Any, method: Any, assumed: str, values: np.ndarray) -> Factored:
-        """The state for these values, made or to be made at first use; call `settle` after it was used."""
-        key = (structure, str(values.dtype), values.shape, repr(method), assumed, digest(values))
+    @contextmanager
+    def factors(
+        self, structure: Any, method: Any, assumed: str, values: np.ndarray, spend: bool = False
+    ) -> Iterator[Factored]:
+        """The state for these values, made or to be made at first use; afterwards what it takes is counted.
+
+        With `spend` it goes as soon as another one is spent, unless it has been asked for again.
+        """
+        key = (structure, values.dtype.char, values.shape, method, assumed, digest(values))
         with self._lock:
-            if key in self._entries:
+            entry = self._entries.get(key)
+            if entry is not None:
                 self._hits += 1
                 self._entries.move_to_end(key)
+                if entry is self._spent:
+                    self._spent = None
             else:
                 self._misses += 1
-                self._entries[key] = Factored()
-            return self._entries[key]
-
-    def settle(self) -> None:
-        """Drop what was used least recently until the factors fit."""
-        with self._lock:
-            while self._entries and self._nbytes() > self._capacity:
-                self._entries.popitem(last=False)
+                entry = self._entries[key] = _Entry(key)
+        try:
+            yield entry
+        finally:
+            with self._lock:
+                self._settle(entry, spend)
 
     def info(self) -> Info:
         """Hits and misses since the start, and what is held now."""
         with self._lock:
-            return Info(self._hits, self._misses, len(self._entries), self._nbytes(), self._capacity)
+            return Info(self._hits, self._misses, len(self._entries), self._nbytes, self._capacity)
 
     def clear(self) -> None:
         """Forget all factors and counts."""
         with self._lock:
             self._entries.clear()
-            self._hits = self._misses = 0
+            self._hits = self._misses = self._nbytes = 0
+            self._spent = None
 
     def resize(self, capacity: int) -> None:
         """Set the capacity in bytes; 0 keeps nothing."""
-        self._capacity = capacity
-        self.settle()
+        with self._lock:
+            self._capacity = capacity
+            self._shrink()
 
-    def _nbytes(self) -> int:
-        return sum(entry.nbytes for entry in self._entries.values())
+    def _settle(self, entry: _Entry, spend: bool) -> None:
+        if self._entries.get(entry.key) is not entry:
+            return  # dropped meanwhile
+        now = entry.nbytes
+        self._nbytes += now - entry.counted
+        entry.counted = now
+        if spend:
+            if self._spent not in (None, entry):
+                self._drop(self._spent.key)
+            self._spent = entry
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while self._entries and self._nbytes > self._capacity:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: tuple) -> None:
+        entry = self._entries.pop(key)
+        self._nbytes -= entry.counted
+        if entry is self._spent:
+            self._spent = None
 
 
 def digest(values: np.ndarray) -> bytes:
-    """Hash of all values (BLAKE2b, 16 bytes)."""
-    return hashlib.blake2b(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, digest_size=16).digest()
+    """Hash of all values: SHA-256, since processors have instructions for it."""
+    return hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
 
 
 CACHE = FactorCache(2**30)

@@ -151,6 +151,8 @@ def factorize(
     """
     frontend = frontend_of(A)
     A = square(operator(frontend, A, assume))
+    if A.structure.kind == "free":
+        raise ValueError(f"factorize needs the entries of A; A is {A!r}: use solve, or A.toarray() if it is small.")
     plan, factored = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False), Factored()
     frontend.prepare(A, plan, factored)
     return Factorization(A, plan, factored)

@@ -7,27 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import OnArrays
 from .pattern import NORMS, largest_summable
 
 __all__ = ["Full"]
 
 
-class Full:
+class Full(OnArrays):
     """Every place is stored. The counterpart of `Pattern` for dense arrays of any array namespace.
 
     Parameters
     ----------
     shape : (n_rows, n_cols)
     linalg : namespace
-        ``xp`` (an array namespace) and the factorizations of the framework: ``lu_factor``, ``lu_solve``,
-        ``cholesky``, ``cholesky_solve``; see `methods.lapack`.
+        ``xp`` (an array namespace), ``matmul`` and the factorizations of the framework: ``lu_factor``,
+        ``lu_solve``, ``cholesky``, ``cholesky_solve``, ``solve_triangular``; see `methods.lapack`.
     """
 
     kind = "dense"
 
     def __init__(self, shape: tuple[int, int], linalg: Any):
         self.shape = (int(shape[0]), int(shape[1]))
-        self.linalg = linalg
+        super().__init__(linalg)
         self.nnz = self.shape[0] * self.shape[1]
         self.memo: dict = {}
 
@@ -35,11 +36,11 @@ class Full:
 
     def matvec(self, data, x, adjoint: bool = False):
         """A x, or Aᴴ x."""
-        return (_adjoint(self.linalg.xp, data) if adjoint else data) @ x
+        return self.linalg.matmul(_adjoint(self.linalg.xp, data) if adjoint else data, x)
 
     def outer(self, y, x):
         """Y Xᴴ."""
-        return y @ _adjoint(self.linalg.xp, x)
+        return self.linalg.matmul(y, _adjoint(self.linalg.xp, x))
 
     @np.errstate(all="ignore")
     def residual(self, data, x, b, adjoint: bool = False):
@@ -62,42 +63,16 @@ class Full:
         norms = xp.stack([xp.max(v, axis=1) for v in maxima] + [xp.sum(v, axis=1) for v in totals], axis=-1)
         return xp.astype(r, b.dtype), self.to_numpy(norms)
 
+    def solve_triangular(self, data, b, lower: bool, adjoint: bool = False):
+        """A⁻¹ b, or A⁻ᴴ b, from one triangle of A; of no meaning for items with a zero on the diagonal."""
+        return self.linalg.solve_triangular(data, b, lower, adjoint) if b.shape[1] and b.shape[2] else b
+
     @np.errstate(all="ignore")
     def finite_items(self, data) -> np.ndarray:
         """Whether all entries of each item are finite, and so are sums of a row of them: (batch,) booleans."""
         xp = self.linalg.xp
         fits = xp.abs(data) <= largest_summable(str(data.dtype).removeprefix("torch."), max(self.shape))
         return self.to_numpy(xp.all(xp.reshape(fits, (data.shape[0], self.nnz)), axis=1))
-
-    # -- small things that methods need, as `Pattern` has them ----------------------------------------------
-
-    def to_numpy(self, array) -> np.ndarray:
-        """A host copy."""
-        return self.linalg.to_numpy(array)
-
-    def eps(self, data) -> float:
-        """Spacing of 1.0 in the precision of `data`."""
-        return float(self.linalg.xp.finfo(data.dtype).eps)
-
-    def size(self, d) -> np.ndarray:
-        """Largest modulus in each item: (batch,)."""
-        flat = self.linalg.xp.reshape(self.linalg.xp.abs(d), (d.shape[0], -1))
-        return self.to_numpy(self.linalg.xp.max(flat, axis=1))
-
-    def choose(self, mask: np.ndarray, yes, no):
-        """Columns of `yes` where the (batch, k) mask holds, else of `no`."""
-        return self.linalg.xp.where(self.linalg.like(no, mask[:, None, :]), yes, no)
-
-    def like(self, b, array: np.ndarray):
-        """A real array in the precision and on the device of b."""
-        real = self.linalg.xp.real(b) if self.linalg.xp.isdtype(b.dtype, "complex floating") else b
-        return self.linalg.xp.astype(self.linalg.like(b, array), real.dtype)
-
-    def first_nonfinite(self, array) -> tuple[Any, tuple[int, ...]]:
-        """The first NaN or infinity, and its index; (None, ()) if there is none."""
-        host = self.to_numpy(array)
-        places = np.argwhere(~np.isfinite(host))
-        return (host[tuple(places[0])], tuple(places[0].tolist())) if len(places) else (None, ())
 
     # -- facts, as `Pattern` has them -----------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ PROPERTIES = {
     "positive_definite": "Hermitian with positive eigenvalues",
     "diagonally_dominant": "in each row the diagonal is no smaller in modulus than the sum of the others",
     "m_matrix": "off-diagonal entries are not positive and the inverse is not negative",
+    "lower": "no entry lies above the diagonal",
+    "upper": "no entry lies below the diagonal",
     "singular": "some vector other than zero is mapped to zero",
     "ill_conditioned": "the condition number exceeds 1e8",
     "complex": "entries are complex",
@@ -66,8 +68,8 @@ class Problem:
 
     @property
     def assume(self) -> str:
-        """The strongest true declaration that `solve` takes: "spd", "her", "sym" or "general"."""
-        words = {"positive_definite": "spd", "hermitian": "her", "symmetric": "sym"}
+        """The strongest true declaration that `solve` takes."""
+        words = {"positive_definite": "spd", "lower": "lower", "upper": "upper", "hermitian": "her", "symmetric": "sym"}
         return next((word for held, word in words.items() if held in self.properties), "general")
 
     @property
@@ -266,6 +268,17 @@ def _badly_scaled(n: int, rng: np.random.Generator):
     return coo(left[rows] * A.data * right[cols], (rows, cols), A.shape), rows, cols, left * rng.standard_normal(size)
 
 
+def _half(word: str, build: Callable) -> Callable:
+    """One triangle of another problem, its values in the same order."""
+
+    def build_half(n: int, rng: np.random.Generator):
+        A, rows, cols, *rest = build(n, rng)
+        kept = rows >= cols if word == "lower" else rows <= cols
+        return coo(A.data[kept], (rows[kept], cols[kept]), A.shape), rows[kept], cols[kept], *rest
+
+    return build_half
+
+
 def _with_rhs(b: float) -> Callable:
     def build(n: int, rng: np.random.Generator):
         A, rows, cols = _stencil(n, 2, -1.0, 4.0, -1.0)
@@ -297,4 +310,12 @@ _PROBLEMS: dict[str, tuple[Callable, str]] = {
         "hermitian positive_definite diagonally_dominant complex",
     ),
     "badly_scaled": (_badly_scaled, "ill_conditioned"),
+    "lower_convection": (_half("lower", _convection), "lower diagonally_dominant m_matrix"),
+    "upper_diffusion": (_half("upper", _diffusion), "upper diagonally_dominant m_matrix"),
+    "lower_unsorted": (_half("lower", _unsorted), "lower diagonally_dominant m_matrix"),
+    "upper_duplicates": (_half("upper", _duplicates), "upper diagonally_dominant m_matrix"),
+    "upper_badly_scaled": (_half("upper", _badly_scaled), "upper ill_conditioned"),
+    "lower_complex": (_half("lower", lambda n, rng: _stencil(n, 2, -1.0, 3.0 + 0.5j, -1.0)), "lower complex"),
+    "lower_saddle": (_half("lower", _saddle), "lower singular"),
+    "upper_nan_rhs": (_half("upper", _with_rhs(np.nan)), "upper diagonally_dominant m_matrix nonfinite"),
 }

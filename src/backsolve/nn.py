@@ -1,4 +1,7 @@
-"""`backsolve.solve` as a layer of a network."""
+"""`backsolve.solve` as a layer of a network.
+
+Importing it also registers the operation of exported programs: do so before `torch.export.load`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ except ImportError as error:
 
 from .api import solve
 from .errors import describe
+from .frontends import torch_export as _registered  # noqa: F401
 from .methods.base import check_rtol_once
 from .operators import CSR
+from .operators.csr import Template
 from .options import Adjoint, check_assume, check_on_failure, check_tolerance
 from .pattern import Pattern
 from .select import check_method
@@ -23,7 +28,10 @@ __all__ = ["Solve"]
 class Solve(torch.nn.Module):
     """x = A⁻¹ b as a module, with the options checked when it is made.
 
-    It has no parameters: what A and b depend on, they bring along.
+    It has no parameters: what A and b depend on, they bring along. In a module of your own keep the structure and the
+    parameter apart, with ``bs.solve(self.A.with_data(self.w), b)`` in `forward`. An operator that holds ``self.w``
+    itself is copied, pickled and converted along with it, but does not notice when it is replaced by another tensor:
+    a parameter by ``load_state_dict(assign=True)`` or ``torch.func.functional_call``, a buffer by every ``.to()``.
 
     Parameters
     ----------
@@ -61,8 +69,9 @@ class Solve(torch.nn.Module):
         _check(method, assume, rtol, atol, adjoint, on_failure)
         if pattern is not None and not isinstance(pattern, Pattern | CSR):
             raise TypeError(f"Solve: pattern must be a backsolve.Pattern or CSR operator; got {describe(pattern)}.")
-        self.pattern: Pattern | None = pattern.pattern if isinstance(pattern, CSR) else pattern
-        self.slots = getattr(pattern, "slots", None)
+        self.template: Template | None = pattern.template if isinstance(pattern, CSR) else None
+        if isinstance(pattern, Pattern):
+            self.template = Template(pattern, None)
         if assume is None and isinstance(pattern, CSR) and pattern.assumed != "general":
             assume = pattern.assumed
         self.options = {
@@ -76,15 +85,15 @@ class Solve(torch.nn.Module):
 
     def forward(self, A: Any, b: Any) -> torch.Tensor:
         """Solve A x = b; with a pattern, A is the values (..., nnz) on it."""
-        if self.pattern is not None:
-            A = CSR.from_pattern(A, self.pattern, self.slots)
+        if self.template is not None:
+            A = self.template.operator(A)
         return solve(A, b, **self.options)
 
     def extra_repr(self) -> str:
         """What was not left at its default."""
         defaults = {"method": "auto", "on_failure": "raise"}
         given = [f"{name}={value!r}" for name, value in self.options.items() if value != defaults.get(name)]
-        return ", ".join(given if self.pattern is None else [repr(self.pattern), *given])
+        return ", ".join(given if self.template is None else [repr(self.template.pattern), *given])
 
 
 def _check(method: Any, assume: Any, rtol: Any, atol: Any, adjoint: Any, on_failure: Any) -> None:

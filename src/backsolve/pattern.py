@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
-from operator import index as as_int
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import _kernels
-from .errors import describe
+from .indices import check_shape, defect_sentence, integers, narrow
 
 __all__ = ["NORMS", "Pattern", "canonical_pattern"]
-
-_INT32_MAX = np.iinfo(np.int32).max
-_INT64_MAX = np.iinfo(np.int64).max
 
 NORMS = (
     "a_max",
@@ -55,6 +51,8 @@ class Pattern:
     """
 
     kind = "csr"
+    xp = np
+    """Array namespace of values and vectors."""
 
     def __init__(self, indptr, indices, shape: tuple[int, int], index_dtype: str | None = None):
         self.shape = check_shape("Pattern: shape", shape)
@@ -78,6 +76,10 @@ class Pattern:
         self._core.matmat(data, x, y, adjoint)
         return y
 
+    def product(self, data: np.ndarray, adjoint: bool):
+        """x -> A x or Aᴴ x, for many x."""
+        return lambda x: self.matvec(data, x, adjoint)
+
     def outer(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The entries Σ_k y_ik conj(x_jk) of the stored places (i, j): (batch, nnz)."""
         s = np.empty((y.shape[0], self.nnz), y.dtype)
@@ -91,11 +93,17 @@ class Pattern:
         self._core.residual(data, x, b, r, norms, adjoint)
         return r, norms
 
+    def solve_triangular(self, data: np.ndarray, b: np.ndarray, lower: bool, adjoint: bool = False) -> np.ndarray:
+        """A⁻¹ b, or A⁻ᴴ b, from one triangle of A; NaN for items whose diagonal has a zero or is not all stored."""
+        x = np.empty_like(b)
+        self._core.solve_triangular(data, b, x, lower, adjoint)
+        return x
+
     def finite_items(self, data) -> np.ndarray:
         """Whether all values of each item are finite, and so are sums of a row of them: (batch,) booleans."""
         limit = largest_summable(data.dtype, max(self.shape))
         if _kernels.first_beyond(data.reshape(-1), limit) < 0:
-            return np.ones(len(data), bool)
+            return np.array([True] * len(data), bool)
         return np.array([_kernels.first_beyond(item, limit) < 0 for item in data])
 
     def not_definite(self, data) -> tuple[int, int] | None:
@@ -116,7 +124,7 @@ class Pattern:
     @staticmethod
     def eps(data: np.ndarray) -> float:
         """Spacing of 1.0 in the precision of `data`."""
-        return float(np.finfo(data.dtype).eps)
+        return _eps(data.dtype)
 
     @staticmethod
     def size(d: np.ndarray) -> np.ndarray:
@@ -203,6 +211,9 @@ class Pattern:
         lengths = np.diff(self.indptr)
         return int(np.argmin(lengths)) if lengths.size and lengths.min() == 0 else -1
 
+    def __deepcopy__(self, memo: dict) -> Pattern:
+        return self  # it never changes, and copies of a model share what was worked out from it
+
     def __reduce__(self):
         return Pattern, (np.array(self.indptr), np.array(self.indices), self.shape, str(self.indices.dtype))
 
@@ -235,72 +246,12 @@ def canonical_pattern(rows, cols, shape) -> tuple[Pattern, np.ndarray | None]:
     return Pattern(indptr, indices, shape), None if identity else slots
 
 
+@lru_cache
+def _eps(dtype) -> float:
+    return float(np.finfo(dtype).eps)
+
+
+@lru_cache
 def largest_summable(dtype, n: int) -> float:
     """Size of numbers of which n + 1 can be summed in double precision without overflow."""
     return min(float(np.finfo(dtype).max), float(np.finfo(np.float64).max) / (n + 1))
-
-
-def check_shape(owner: str, shape) -> tuple[int, int]:
-    """Return a matrix shape as two Python ints."""
-    try:
-        rows, cols = (as_int(s) for s in shape)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{owner} must be a pair (rows, columns) of integers; got {describe(shape)}: for one square matrix (n, n)."
-        ) from None
-    if not (0 <= rows < _INT64_MAX and 0 <= cols < _INT64_MAX):
-        raise ValueError(f"{owner} must lie in [0, 2⁶³ - 1); got ({rows}, {cols}): count rows and columns.")
-    return rows, cols
-
-
-def integers(name: str, index) -> np.ndarray:
-    """Return an index array as a 1-D NumPy integer array, unchanged in value."""
-    array = np.asarray(index)
-    if array.size == 0 and array.ndim == 1:
-        return array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} must be a 1-D array of integers; got {describe(array)}"
-            + (
-                ": are values and index arrays swapped?"
-                if array.dtype.kind in "fc"
-                else ": convert it with astype('int64')."
-            )
-        )
-    if array.dtype == np.uint64:
-        if array.max() > np.iinfo(np.int64).max:
-            raise ValueError(
-                f"{name} must fit into int64; its largest value is {array.max()}: did a negative index become unsigned?"
-            )
-        array = array.astype(np.int64)
-    return array
-
-
-def narrow(first, second, shape: tuple[int, int], wanted: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Give both index arrays one dtype: int32 where sizes, counts and values fit it, else or if wanted int64."""
-    fits = max(*shape, first.size, second.size) < _INT32_MAX and all(
-        a.size == 0 or a.dtype.itemsize < 4 or (-_INT32_MAX <= a.min() and a.max() <= _INT32_MAX)
-        for a in (first, second)
-    )
-    if wanted not in (None, "int32", "int64") or (wanted == "int32" and not fits):
-        raise ValueError(
-            f"Pattern: index_dtype must be 'int64', or 'int32' where sizes and indices are below {_INT32_MAX}; "
-            f"got {describe(wanted)} for shape {shape}: leave it out."
-        )
-    dtype = np.int32 if fits and wanted != "int64" else np.int64
-    return np.ascontiguousarray(first, dtype), np.ascontiguousarray(second, dtype)
-
-
-def defect_sentence(code: int, position: int, value: int, shape, nnz: int, indptr_size: int) -> str:
-    """Say what is wrong with CSR index arrays."""
-    n_rows, n_cols = shape
-    return {
-        1: f"indices must be sorted without repeats within each row; entry {position} ({value}) is not: "
-        "use backsolve.CSR or backsolve.coo, which sort.",
-        -1: f"indptr must have length rows + 1 = {n_rows + 1} for shape {tuple(shape)}; got {indptr_size}.",
-        -2: f"indptr must start with 0; got indptr[0] = {value}.",
-        -3: f"indptr must not decrease; indptr[{position}] = {value} is less than the entry before it.",
-        -4: f"indptr must end with the number of indices, {nnz}; got indptr[{n_rows}] = {value}.",
-        -5: f"indices must lie in [0, {n_cols}) for shape {tuple(shape)}; indices[{position}] is {value}: "
-        "indices count from 0.",
-    }[code]

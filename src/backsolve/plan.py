@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import warnings
@@ -37,9 +38,14 @@ class Factored:
             return self._state
 
     @property
+    def made(self) -> Any:
+        """The state if it has been prepared, else None."""
+        return self._state
+
+    @property
     def nbytes(self) -> int:
         """Memory of the factors, as far as known."""
-        return 0 if self._state is None else self._state.factors.nbytes
+        return 0 if self._state is None else self._state.nbytes
 
     def mapped(self) -> Factored:
         """The state for a batch of values, where a transform maps over them: again one for all derivatives."""
@@ -67,24 +73,29 @@ class Plan:
         self.on_failure = {False: on_failure, True: adjoint.on_failure or on_failure}
         self.keep_best = keep_best
 
+    def on(self, structure: Any) -> Plan:
+        """The same plan for the operator on another structure."""
+        other = copy.copy(self)
+        other.template = self.template.bound(structure)
+        return other
+
     def run(
         self,
         factored: Factored,
-        data: Any,
+        values: Callable[[], Any],
         b: Any,
         *,
         adjoint: bool,
         backward: bool,
         show: Callable[[Outcome], Solution],
     ) -> Outcome:
-        """Solve on plain arrays: data (batch, ...), b (batch, n, k).
+        """Solve on plain arrays: b (batch, n, k), and values of data (batch, ...), taken unless the state is made.
 
         `adjoint` says which system, A or Aᴴ; `backward` says whose targets and failure policy hold. Raises or
         warns as asked, with the outcome as `show` shows it to the user; values of failed items are NaN unless the
         best iterate was asked for.
         """
-        operator = self.template.on(data)
-        state = factored.state(self.method, operator)
+        state = factored.made or factored.state(self.method, self.template.on(values()))
         outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint)
         if not outcome.converged:
             self._blank(outcome, np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE)))

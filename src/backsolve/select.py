@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import describe
-from .methods import LU, METHODS, AbstractMethod, Cholesky, SuperLU
+from .methods import CG, LU, METHODS, AbstractMethod, BiCGStab, Cholesky, SuperLU, Triangular
+from .methods.direct import DirectMethod
 
 __all__ = ["RULES", "check_method", "choose_method", "explain"]
 
@@ -15,7 +16,14 @@ def _dense(A: Any) -> bool:
     return A.structure.kind == "dense"
 
 
+def _free(A: Any) -> bool:
+    return A.structure.kind == "free"
+
+
 RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
+    (lambda A: _free(A) and A.assumed == "spd", CG(), "matrix-free and declared positive definite"),
+    (_free, BiCGStab(), "matrix-free"),
+    (lambda A: A.assumed in ("lower", "upper"), Triangular(), "declared triangular"),
     (lambda A: _dense(A) and A.assumed == "spd", Cholesky(), "dense and declared positive definite"),
     (_dense, LU(), "dense"),
     (lambda A: True, SuperLU(), "sparse, and SuperLU is the sparse direct engine at hand"),
@@ -33,7 +41,10 @@ def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
     """
     named = check_method(method)
     chosen = next(m for holds, m, _ in RULES if holds(A)) if named is None else named
-    refusal = chosen.refuse(A)
+    if _free(A) and isinstance(chosen, DirectMethod):
+        refusal = "needs the entries of A: use 'cg' or 'bicgstab', or A.toarray() if A is small"
+    else:
+        refusal = chosen.refuse(A)
     if refusal:
         raise ValueError(f"method {chosen.name!r} {refusal}; A is {A!r}.")
     return chosen

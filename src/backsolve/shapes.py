@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import describe
 
-__all__ = ["Layout", "check_rhs", "layout_of", "plain_array"]
+__all__ = ["Layout", "check_rhs", "check_square", "layout_of", "plain_array"]
 
 
 class Layout(NamedTuple):
@@ -89,12 +89,14 @@ def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:
         If the leading axes do not broadcast.
     """
     vector = len(b_shape) == 1
+    n, k = (b_shape[0], 1) if vector else (b_shape[-2], b_shape[-1])
     b_batch = () if vector else b_shape[:-2]
+    if not data_batch and not b_batch:
+        return Layout((), (), (), n, k, vector)
     batch = _broadcast(data_batch, b_batch)
     padded = (1,) * (len(batch) - len(data_batch)) + tuple(data_batch)
     keep = tuple(a for a, size in enumerate(padded) if size != 1)
     fold = tuple(a for a in range(len(batch)) if a not in keep)
-    n, k = (b_shape[0], 1) if vector else (b_shape[-2], b_shape[-1])
     return Layout(batch, keep, fold, n, k, vector)
 
 
@@ -107,6 +109,15 @@ def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ..
             "make them equal, or 1 where one side is the same for all."
         )
     return tuple(q if p == 1 else p for p, q in zip(a, b, strict=True))
+
+
+def check_square(shape: tuple[int, ...]) -> None:
+    """Raise the sentence for a matrix that is not square."""
+    if shape[0] != shape[1]:
+        raise ValueError(
+            f"A must be square, as many equations as unknowns; got shape {tuple(shape)}: "
+            "for least squares solve the augmented system [[I, A], [A.H, 0]]."
+        )
 
 
 def check_rhs(name: str, shape: tuple[int, ...], n: int, side: str = "rows") -> None:

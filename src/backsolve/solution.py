@@ -31,6 +31,10 @@ class Stats(NamedTuple):
     """Relative size of the last refinement step: an estimate of the error of x before it; NaN if none was needed."""
     refinements: Any
     """Steps of iterative refinement made."""
+    iterations: Any
+    """Iterations of an iterative method; of several right-hand sides the largest number."""
+    matvecs: Any
+    """Products with A or Aᴴ that these took, the true residuals included."""
     factorizations: Any
     """Numeric factorizations made for this solve; 0 when an earlier one was used again."""
     copies: Any
@@ -91,10 +95,13 @@ class Solution:
 
     def __repr__(self) -> str:
         shape = tuple(self.x.shape)
-        refinements = int(np.max(np.asarray(self.stats.refinements), initial=0))
+        iterations, refinements = (
+            int(np.max(np.asarray(count), initial=0)) for count in (self.stats.iterations, self.stats.refinements)
+        )
+        made, what = (iterations, "iteration") if iterations else (refinements, "refinement step")
         return (
             f"Solution: x of shape {shape} and dtype {self.x.dtype}, by {self.method}, "
-            f"{refinements} refinement step{'s' * (refinements != 1)}\n{self.message}"
+            f"{made} {what}{'s' * (made != 1)}\n{self.message}"
         )
 
 

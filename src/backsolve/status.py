@@ -20,6 +20,9 @@ class Status(IntEnum):
     INDEFINITE = -2
     INACCURATE = -3
     NONFINITE = -4
+    MAXITER = -5
+    BREAKDOWN = -6
+    STAGNATION = -7
 
     @property
     def converged(self) -> bool:
@@ -41,12 +44,24 @@ _ADVICE = {
         "(fix one unknown, add a small multiple of the identity), or use float64 if A is float32"
     ),
     Status.INDEFINITE: (
-        "A was declared positive definite and is not: declare assume='sym' (or 'her', 'general'), "
-        "or check the sign of A"
+        "A was declared or taken to be positive definite and is not: declare assume='sym' (or 'her', 'general') "
+        "and use a method for such a matrix, or check the sign of A"
     ),
     Status.INACCURATE: (
         "the residual stayed above its target: loosen rtol or atol, use float64, rescale the rows of A, "
         "or check what was declared about A"
+    ),
+    Status.MAXITER: (
+        "the iterations ran out: raise maxiter, loosen rtol or atol, or use a direct method; "
+        "many iterations mean an ill-conditioned A"
+    ),
+    Status.BREAKDOWN: (
+        "the recurrence of the method divides by zero or overflows on this A and b: use another method, "
+        "such as a direct one"
+    ),
+    Status.STAGNATION: (
+        "the true residual stopped falling above its target, at what rounding allows this method: "
+        "loosen rtol or atol, use float64, or a direct method"
     ),
     Status.NONFINITE: "A or the right-hand side has a NaN or an infinity: look for the first step that made it",
 }

@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg as sla
 
 from .. import calculus
 from ..errors import describe
 from ..full import Full
 from ..methods import Outcome, lapack
-from ..operators import CSR, AbstractLinearOperator, Dense, coo
+from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of, plain_array
-from ..solution import Solution, solution_of
+from . import numpy_free
+from .numpy_free import of_function
+from .numpy_ops import Ops
 
 __all__ = [
     "asarray",
     "asoperator",
     "full",
     "matvec",
+    "of_function",
     "prepare",
     "put",
     "result_dtype",
@@ -59,6 +63,8 @@ def full(data: np.ndarray) -> Full:
 
 def asoperator(A: Any) -> AbstractLinearOperator:
     """A matrix that NumPy users have, as an operator."""
+    if isinstance(A, MatrixFree | sla.LinearOperator):
+        return numpy_free.asoperator(A)
     if isinstance(A, AbstractLinearOperator):
         data = asarray("A", A.data)
         return A if data is A.data else A.with_data(data)
@@ -104,13 +110,19 @@ def given(A: AbstractLinearOperator, canonical_bar: np.ndarray) -> np.ndarray:
 
 def solve(A: Any, b: np.ndarray, plan: Plan, factored: Factored, adjoint: bool = False):
     """Solve, and return x with the outcome and its layout."""
-    dtype = result_dtype(A.data, b)
-    layout = layout_of(A.batch_shape, b.shape)
-    data = canonical(A, A.data, dtype)
-    columns = _columns(layout, b, dtype)
+    data, layout, columns = _laid_out(A, b)
     ops = Ops(plan, factored, layout)
     x, outcome = ops.run(data, columns, adjoint, backward=False)
     return _restore(layout, x), outcome, layout
+
+
+def _laid_out(A: Any, b: np.ndarray) -> tuple[Any, Layout, np.ndarray]:
+    """Canonical data, layout, and b as columns, in the result dtype."""
+    if isinstance(A, MatrixFree):
+        return numpy_free.laid_out(A, b)
+    dtype = result_dtype(A.data, b)
+    layout = layout_of(A.batch_shape, b.shape)
+    return canonical(A, A.data, dtype), layout, _columns(layout, b, dtype)
 
 
 def prepare(A: Any, plan: Plan, factored: Factored) -> None:
@@ -121,14 +133,15 @@ def prepare(A: Any, plan: Plan, factored: Factored) -> None:
 
 def matvec(A: AbstractLinearOperator, x: np.ndarray) -> np.ndarray:
     """A @ x."""
-    dtype = result_dtype(A.data, x)
-    layout = layout_of(A.batch_shape, x.shape)
-    y = Ops.of(A).matvec(canonical(A, A.data, dtype), _columns(layout, x, dtype), False)
+    data, layout, columns = _laid_out(A, x)
+    y = Ops.of(A).matvec(data, columns, False)
     return _restore(layout._replace(n=A.shape[0]), y)
 
 
 def toarray(A: AbstractLinearOperator) -> np.ndarray:
     """The dense array."""
+    if isinstance(A, MatrixFree):
+        return matvec(numpy_free.asoperator(A), numpy_free.identity(A))
     if A.structure.kind == "dense":
         return np.array(A.data)
     data = canonical(A, A.data, A.data.dtype)
@@ -179,7 +192,7 @@ def vjp(A: Any, b: np.ndarray, plan: Plan, factored: Factored):
         if g.shape != x.shape:
             raise ValueError(f"g must have the shape of x, {x.shape}; got {describe(g)}.")
         ops = Ops(plan, factored, layout)
-        data = canonical(A, A.data, dtype)
+        data = _laid_out(A, b)[0]
         x_columns = _columns(layout, x if lost is None else np.where(lost, np.nan, x), dtype)
         bars: Any = calculus.solve_vjp(ops, data, x_columns, _columns(layout, g, dtype), False, (True, True))
         data_bar, lam = bars[0], _restore(layout, bars[1])
@@ -193,6 +206,8 @@ def jvp(A: Any, b: np.ndarray, data_dot: Any, b_dot: Any, plan: Plan, factored: 
     """x with its outcome, and ẋ with its own."""
     x, outcome, layout = solve(A, b, plan, factored)
     tangents: list[Any] = [None, None]
+    if data_dot is not None and isinstance(A, MatrixFree):
+        raise ValueError("jvp: data_dot must be None for a MatrixFree A, whose function NumPy cannot differentiate.")
     if data_dot is not None:
         data_dot = asarray("data_dot", data_dot)
         if data_dot.shape != A.data.shape:
@@ -207,57 +222,8 @@ def jvp(A: Any, b: np.ndarray, data_dot: Any, b_dot: Any, plan: Plan, factored: 
         raise ValueError("jvp needs a tangent: give data_dot, b_dot or both.")
     ops = Ops(plan, factored, layout)
     x_columns = _columns(layout, x, x.dtype)
-    x_dot = calculus.solve_jvp(ops, canonical(A, A.data, x.dtype), x_columns, tangents[0], tangents[1], False)
+    x_dot = calculus.solve_jvp(ops, _laid_out(A, b)[0], x_columns, tangents[0], tangents[1], False)
     return x, outcome, layout, _restore(layout, x_dot), ops.last
-
-
-class Ops:
-    """`calculus` on plain arrays: data (...,) or (items, ...), vectors (n,), (n, k) or (items, n, columns)."""
-
-    def __init__(self, plan: Plan, factored: Factored, layout: Layout):
-        self.plan, self.factored, self.layout = plan, factored, layout
-        self.structure, self.last = plan.template.structure, None
-
-    @classmethod
-    def of(cls, A: AbstractLinearOperator) -> Ops:
-        """Products alone."""
-        ops = cls.__new__(cls)
-        ops.structure = A.structure
-        return ops
-
-    def matvec(self, data: np.ndarray, x: np.ndarray, adjoint: bool) -> np.ndarray:
-        items, cube = _cube(x)
-        y = self.structure.matvec(data.reshape(items, *_core(self.structure)), cube, adjoint)
-        return y.reshape(*x.shape[: max(x.ndim - 2, 0)], y.shape[1], *x.shape[max(x.ndim - 2, 0) + 1 :])
-
-    def outer(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        s = self.structure.outer(_cube(y)[1], _cube(x)[1])
-        return s if x.ndim == 3 else s[0]
-
-    def solve(self, data: np.ndarray, b: np.ndarray, adjoint: bool) -> np.ndarray:
-        return self.run(data, b, adjoint, backward=True)[0]
-
-    def run(self, data: np.ndarray, b: np.ndarray, adjoint: bool, backward: bool):
-        items, cube = _cube(b)
-        data = data.reshape(items, *_core(self.structure))
-        self.last = self.plan.run(self.factored, data, cube, adjoint=adjoint, backward=backward, show=self.show)
-        return self.last.x.reshape(b.shape), self.last
-
-    def show(self, outcome: Any) -> Solution:
-        """The outcome as the user knows it."""
-        return solution_of(self.plan.method, outcome, self.layout, self.layout.shown(outcome.x, np.transpose))
-
-
-def _cube(b: np.ndarray) -> tuple[int, np.ndarray]:
-    """Items, and b as contiguous (items, n, k)."""
-    b = np.ascontiguousarray(b)
-    if b.ndim == 3:
-        return b.shape[0], b
-    return 1, b.reshape(1, b.shape[0], -1 if b.size else (1 if b.ndim == 1 else b.shape[1]))
-
-
-def _core(structure: Any) -> tuple[int, ...]:
-    return structure.shape if structure.kind == "dense" else (structure.nnz,)
 
 
 def _columns(layout: Layout, b: np.ndarray, dtype: Any) -> np.ndarray:
@@ -276,8 +242,10 @@ def _lost(outcome: Outcome, layout: Layout) -> np.ndarray | None:
     return lost[..., None] if layout.vector else lost[..., None, None]
 
 
-def _as_given(A: AbstractLinearOperator, data_bar: np.ndarray) -> np.ndarray:
-    """A cotangent of canonical values in the order, shape and dtype of the values given."""
+def _as_given(A: AbstractLinearOperator, data_bar: Any) -> Any:
+    """A cotangent of canonical values in the order, shape and dtype of the values given; None stays."""
+    if data_bar is None:
+        return None
     return _real_if(given(A, data_bar).reshape(A.data.shape), A.data.dtype)
 
 

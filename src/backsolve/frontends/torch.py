@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg as sla
 import torch
 
 from ..errors import describe
 from ..full import Full
-from ..operators import CSR, AbstractLinearOperator, Dense, coo
+from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
 from ..shapes import layout_of
-from . import torch_linalg
-from .torch_arrays import asarray, canonical, items_of, plain, result_dtype
+from . import torch_free, torch_linalg
+from .torch_arrays import asarray, canonical, cast, items_of, plain, result_dtype
 from .torch_determinant import dense_slogdet, sparse_slogdet
+from .torch_free import of_function
 from .torch_functions import Call, Ops
 from .torch_sparse import values_of
 
@@ -29,6 +31,7 @@ __all__ = [
     "asoperator",
     "full",
     "matvec",
+    "of_function",
     "prepare",
     "put",
     "result_dtype",
@@ -55,6 +58,13 @@ def full(data: torch.Tensor) -> Full:
 
 def asoperator(A: Any) -> AbstractLinearOperator:
     """A matrix that torch users have, as an operator; gradients reach the tensor that was given."""
+    if isinstance(A, MatrixFree):
+        return torch_free.asoperator(A)
+    if isinstance(A, sla.LinearOperator):
+        raise TypeError(
+            f"A must map tensors, as b is one; got {describe(A)}, which maps NumPy arrays: "
+            "write backsolve.MatrixFree(fn, params, shape) with a function of tensors."
+        )
     if isinstance(A, AbstractLinearOperator):
         data = asarray("A", A.data)
         if A.structure.kind == "dense":
@@ -104,13 +114,18 @@ def solve(
     box: list | None = None,
 ):
     """Solve, and return x with the outcome and its layout."""
-    _one_device(A, b)
-    dtype = result_dtype(A.data, b)
-    layout = layout_of(A.batch_shape, tuple(b.shape))
-    call = Call(plan, layout, box)
-    data = items_of(A, canonical(A, dtype), layout)
-    columns = layout.columns(b.to(dtype), torch.Tensor.expand, torch.permute)
-    x = Ops(plan.template.structure, call, factored).solve(data, columns, adjoint, backward=False)
+    if isinstance(A, MatrixFree):
+        leaves, layout, columns = torch_free.laid_out(A, b)
+        call = Call(plan, layout, box)
+        x = torch_free.run(A, leaves, columns, call, factored, adjoint)
+    else:
+        _one_device(A, b)
+        dtype = result_dtype(A.data, b)
+        layout = layout_of(A.batch_shape, tuple(b.shape))
+        call = Call(plan, layout, box)
+        data = items_of(A, canonical(A, dtype), layout)
+        columns = layout.columns(cast(b, dtype), torch.Tensor.expand, torch.permute)
+        x = Ops(plan.template.structure, call, factored).solve(data, columns, adjoint, backward=False)
     outcome, call.outcome = call.outcome, None  # the graph needs none of it
     if outcome is None and box is not None:
         raise RuntimeError(
@@ -131,6 +146,8 @@ def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
 
 def matvec(A: AbstractLinearOperator, x: torch.Tensor) -> torch.Tensor:
     """A @ x."""
+    if isinstance(A, MatrixFree):
+        return torch_free.matvec(A, x)
     _one_device(A, x)
     dtype = result_dtype(A.data, x)
     layout = layout_of(A.batch_shape, tuple(x.shape))
@@ -141,6 +158,8 @@ def matvec(A: AbstractLinearOperator, x: torch.Tensor) -> torch.Tensor:
 
 def toarray(A: AbstractLinearOperator) -> torch.Tensor:
     """The dense tensor."""
+    if isinstance(A, MatrixFree):
+        return torch_free.toarray(A)
     if A.structure.kind == "dense":
         return A.data
     data = canonical(A, A.data.dtype)
@@ -189,7 +208,7 @@ def _one_device(A: AbstractLinearOperator, b: torch.Tensor) -> None:
         raise ValueError(
             f"A and b must be on one device; A is on {A.data.device} and b on {b.device}: move one with .to()."
         )
-    if A.structure.kind != "dense" and A.data.device.type != "cpu":
+    if A.structure.kind != "dense" and not A.data.is_cpu:
         raise ValueError(
             f"A must be on the CPU, where the sparse methods run; its values are on {A.data.device}: "
             "move A and b with .cpu()."

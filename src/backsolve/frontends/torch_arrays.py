@@ -12,7 +12,7 @@ from ..errors import describe
 from ..operators import AbstractLinearOperator
 from ..shapes import plain_array
 
-__all__ = ["asarray", "canonical", "items_of", "plain", "result_dtype"]
+__all__ = ["asarray", "canonical", "cast", "items_of", "plain", "result_dtype"]
 
 _SUPPORTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -41,13 +41,18 @@ def result_dtype(*tensors: Any) -> torch.dtype:
     """The dtype that a solve with these tensors computes in."""
     dtype = tensors[0].dtype
     for t in tensors[1:]:
-        dtype = torch.promote_types(dtype, t.dtype)
+        dtype = dtype if t.dtype == dtype else torch.promote_types(dtype, t.dtype)
     return dtype
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a dtype; as ``tensor.to``, which takes its time to find that there is nothing to do."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def canonical(A: AbstractLinearOperator, dtype: torch.dtype) -> torch.Tensor:
     """Stored values in canonical order: repeated places summed, by native operations that autograd knows."""
-    data = A.data.to(dtype)
+    data = cast(A.data, dtype)
     slots = getattr(A, "slots", None)
     if slots is None:
         return data
@@ -57,17 +62,24 @@ def canonical(A: AbstractLinearOperator, dtype: torch.dtype) -> torch.Tensor:
 
 def items_of(A: AbstractLinearOperator, data: torch.Tensor, layout: Any) -> torch.Tensor:
     """Values with the batch axes that vary as one axis, or without any."""
-    core = tuple(data.shape[data.ndim - A._data_axes :])
-    if not A.batch_shape:
+    if data.ndim == A._data_axes:
         return data
+    core = tuple(data.shape[data.ndim - A._data_axes :])
     return data.reshape((prod(layout.items), *core) if layout.keep else core)
 
 
 def plain(structure: Any, tensor: torch.Tensor) -> Any:
     """What the structure computes on: the tensor itself if dense, else its NumPy view; contiguous."""
-    tensor = tensor.detach()
     if structure.kind == "dense":
-        return tensor.contiguous()
+        return tensor.detach().contiguous()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
-    return np.ascontiguousarray(tensor.numpy())
+    try:
+        return np.ascontiguousarray(tensor.numpy())
+    except RuntimeError as error:
+        raise RuntimeError(
+            "values must hold numbers; got a tensor that stands for any while a program is traced: "
+            "inside torch.compile and torch.export call backsolve.solve."
+        ) from error

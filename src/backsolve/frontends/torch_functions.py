@@ -12,9 +12,10 @@ from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of
 from ..solution import Solution, solution_of
 from .torch_arrays import plain
+from .torch_linalg import unrounded
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Ops", "lost_columns", "nested_forward_mode", "primal"]
+__all__ = ["Call", "Function", "Ops", "lost_columns", "nested_forward_mode", "primal", "recorded"]
 
 
 class Call:
@@ -34,9 +35,19 @@ class Call:
         self, factored: Factored, data: torch.Tensor, b: torch.Tensor, adjoint: bool, backward: bool
     ) -> torch.Tensor:
         cube = _cube(self.structure, b)
-        values = _values(self.structure, data, len(cube))
-        outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
-        x = _tensor(outcome.x.reshape(tuple(b.shape)))
+
+        def values():
+            return _values(self.structure, data, len(cube))
+
+        return self.run_plain(factored, values, cube, b.shape, adjoint, backward)
+
+    def run_plain(
+        self, factored: Factored, values: Any, cube: Any, shape: Any, adjoint: bool, backward: bool
+    ) -> torch.Tensor:
+        """Solve for values, as a function that gives them, and vectors as the structure computes on them."""
+        with unrounded(cube):
+            outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
+        x = _tensor(outcome.x.reshape(shape))
         if not backward:
             self.outcome, self.failed, self.outcome_seen = outcome, outcome.failed, True
         elif self.box is not None:
@@ -59,16 +70,16 @@ class Ops:
         self.structure, self.call, self.factored = structure, call, factored
 
     def matvec(self, data, x, adjoint):
-        return _recorded(_Matvec, data, x)(data, x, self.structure, adjoint)
+        return recorded(_Matvec, data, x)(data, x, self.structure, adjoint)
 
     def outer(self, y, x):
-        return _recorded(_Outer, y, x)(y, x, self.structure)
+        return recorded(_Outer, y, x)(y, x, self.structure)
 
     def solve(self, data, b, adjoint, backward=True):
-        return _recorded(_Solve, data, b)(data, b, self.call, self.factored, adjoint, backward)
+        return recorded(_Solve, data, b)(data, b, self.call, self.factored, adjoint, backward)
 
 
-def _recorded(function: Any, *tensors: torch.Tensor) -> Any:
+def recorded(function: Any, *tensors: torch.Tensor) -> Any:
     """How to run a Function: for a transform, recorded for autograd, or, where nobody differentiates, directly."""
     if _transformed():
         return function.apply
@@ -93,7 +104,7 @@ def primal(t: torch.Tensor) -> torch.Tensor:
     return forward_ad.unpack_dual(t).primal
 
 
-class _Function(torch.autograd.Function):
+class Function(torch.autograd.Function):
     """A Function whose `record` is `apply` without its service to functorch, which costs more than a small solve."""
 
     @classmethod
@@ -101,7 +112,7 @@ class _Function(torch.autograd.Function):
         return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[attr-defined]
 
 
-class _Solve(_Function):
+class _Solve(Function):
     @staticmethod
     def forward(data, b, call, factored, adjoint, backward):  # type: ignore[override]
         return call.run(factored, data, b, adjoint, backward)
@@ -115,7 +126,8 @@ class _Solve(_Function):
         # Transforms wrap what is saved and lose the attribute, but their graphs end with them.
         ctx.factored = factored if _transformed() else None
         ctx.save_for_backward(data, output, keeper)
-        ctx.save_for_forward(data, output)
+        if ctx.factored is not None:
+            ctx.save_for_forward(data, output)
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
@@ -152,7 +164,7 @@ class _Solve(_Function):
         return mapped.bring_back(x), 0
 
 
-class _Matvec(_Function):
+class _Matvec(Function):
     @staticmethod
     def forward(data, x, structure, adjoint):  # type: ignore[override]
         cube = _cube(structure, x)
@@ -187,7 +199,7 @@ class _Matvec(_Function):
         return mapped.bring_back(Ops(structure).matvec(data, columns, adjoint)), 0
 
 
-class _Outer(_Function):
+class _Outer(Function):
     @staticmethod
     def forward(y, x, structure):  # type: ignore[override]
         s = structure.outer(_cube(structure, y), _cube(structure, x))

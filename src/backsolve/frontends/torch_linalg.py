@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-__all__ = ["cholesky", "cholesky_solve", "like", "lu_factor", "lu_solve", "name", "to_numpy", "widen", "xp"]
+__all__ = [
+    "cholesky",
+    "cholesky_solve",
+    "like",
+    "lu_factor",
+    "lu_solve",
+    "matmul",
+    "name",
+    "solve_triangular",
+    "to_numpy",
+    "unrounded",
+    "widen",
+    "xp",
+]
 
 name = "torch.linalg"
+
+_AS_IT_IS = nullcontext()
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -24,6 +42,21 @@ def like(b: torch.Tensor, array: np.ndarray) -> torch.Tensor:
 def widen(tensor: torch.Tensor) -> torch.Tensor:
     """Double precision, real or complex."""
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in their own precision: under autocast torch would round both to 16 bits."""
+    if not torch.is_autocast_enabled(a.device.type):
+        return a @ b
+    with unrounded(a):
+        return a @ b
+
+
+def unrounded(array: Any) -> AbstractContextManager:
+    """Where autocast rounds nothing that is on the device of `array`; NumPy arrays are safe from it."""
+    if isinstance(array, torch.Tensor) and torch.is_autocast_enabled(array.device.type):
+        return torch.autocast(array.device.type, enabled=False)
+    return _AS_IT_IS
 
 
 def lu_factor(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -46,3 +79,8 @@ def cholesky(a: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
 def cholesky_solve(lower: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Solve with the factor of `cholesky`."""
     return torch.cholesky_solve(b, lower)
+
+
+def solve_triangular(a: torch.Tensor, b: torch.Tensor, lower: bool, adjoint: bool) -> torch.Tensor:
+    """Solve with one triangle of each item, or with its conjugate transpose."""
+    return torch.linalg.solve_triangular(a.mH if adjoint else a, b, upper=lower == adjoint)

@@ -30,13 +30,12 @@ class Outcome:
     make_stats: Any  # () -> Stats of (batch,) arrays
     details: dict[int, str]  # what was found about the first system of each failed status
 
+    def __post_init__(self):
+        self.converged: bool = min(self.status.tolist(), default=1) > 0
+
     @cached_property
     def stats(self) -> Stats:
         return self.make_stats()
-
-    @cached_property
-    def converged(self) -> bool:
-        return min(self.status.tolist(), default=1) > 0
 
     @property
     def failed(self) -> np.ndarray | None:
@@ -76,6 +75,8 @@ class AbstractMethod(Protocol):
 
 def check_rtol_once(method: AbstractMethod, rtol: float | None, atol: float | None) -> Target:
     """Take tolerances from the call or from the method object; from both is a TypeError."""
+    if rtol is None and atol is None:
+        return Target(method.rtol, method.atol)
     chosen = []
     for name, given, own in (("rtol", rtol, method.rtol), ("atol", atol, method.atol)):
         if given is not None and own is not None:

@@ -17,6 +17,7 @@ from .judge import (
     X_MAX,
     in_doubt,
     met_status,
+    nonfinite_sentence,
     on_target,
     settled,
     stats_of,
@@ -79,6 +80,11 @@ class DirectState:
         self.A, self.factors, self.eps = A, factors, A.structure.eps(A.data)
         self._charged = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factors."""
+        return self.factors.nbytes
+
     def outcome(self, work: _Work, status: np.ndarray, details: dict) -> Outcome:
         """The verdict, charged with the factorizations made since the last solve."""
         made, self._charged = self.factors.count - self._charged, self.factors.count
@@ -131,9 +137,9 @@ class DirectMethod:
         """Factor A. Failures are kept per item and told by `apply`."""
         finite = A.structure.finite_items(A.data)
         factors = self.factor(A, finite)
-        if not finite.all():
+        if not all(finite.tolist()):
             factors.failed[~finite] = Status.NONFINITE
-            factors.details[Status.NONFINITE] = _nonfinite("A", A.data, A.structure)
+            factors.details[Status.NONFINITE] = nonfinite_sentence("A", A.data, A.structure)
         return DirectState(A, factors)
 
     def apply(self, state: DirectState, b: Any, target: Target, *, adjoint: bool = False) -> Outcome:
@@ -143,7 +149,7 @@ class DirectMethod:
         r, norms = A.structure.residual(A.data, x, b, adjoint)
         work = _Work(x, r, norms)
         if not factors.details and settled(norms, A.shape[0], state.eps, target, definite):
-            return state.outcome(work, np.full(len(norms), met_status(target), np.int32), {})
+            return state.outcome(work, np.array([int(met_status(target))] * len(norms), np.int32), {})
         with np.errstate(all="ignore"):
             exponents = unsafe_exponents(norms, state.eps)
             if exponents is not None:
@@ -223,20 +229,8 @@ def _details(state: DirectState, b: Any, work: _Work, status: np.ndarray) -> dic
     if (status == Status.NONFINITE).any() and Status.NONFINITE not in details:
         overflows = not np.isfinite(work.norms[..., A_MAX]).all()
         what, array = ("A", state.A.data) if overflows else ("the right-hand side", b)
-        details[Status.NONFINITE] = _nonfinite(what, array, state.A.structure)
+        details[Status.NONFINITE] = nonfinite_sentence(what, array, state.A.structure)
     return details
-
-
-def _nonfinite(what: str, array: Any, structure: Any) -> str:
-    """Say which number of A, or of right-hand sides, is not finite."""
-    value, place = structure.first_nonfinite(array)
-    if not place:
-        return f"{what} has numbers so large that their sum overflows: scale it"
-    if len(place) == 2:  # values on a Pattern
-        place = (place[0], *structure.entry(place[1]))
-    item, row, column = place
-    of = f" of system {item}" if len(array) > 1 else ""
-    return f"{what} has {value} in row {row}, column {column}{of}"
 
 
 @dataclass
@@ -253,8 +247,7 @@ class _Work:
         shape = self.norms.shape[:1]
         return stats_of(
             self.norms,
-            correction=np.broadcast_to(np.asarray(self.correction, float), shape),
+            correction=self.correction,
             refinements=np.broadcast_to(np.asarray(self.refinements, np.int32), shape),
             factorizations=np.full(shape, factorizations, np.int32),
-            copies=np.zeros(shape, np.int32),
         )

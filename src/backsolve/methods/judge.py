@@ -18,6 +18,7 @@ __all__ = [
     "X_MAX",
     "in_doubt",
     "met_status",
+    "nonfinite_sentence",
     "on_target",
     "settled",
     "stats_of",
@@ -31,6 +32,9 @@ A_MAX, R_MAX, X_MAX, B_MAX, OMEGA, R_SCALED, B_SCALED, R_SQUARE, B_SQUARE, X_SQU
 
 SAFE_RANGE = {True: (1e-120, 1e120, 1000), False: (1e-15, 1e15, 120)}
 """Of double precision, and of single: sizes of b that need no scaling, and the largest binary exponent to scale by."""
+
+
+_COUNTS = ("refinements", "iterations", "matvecs", "factorizations", "copies")
 
 
 def met_status(target: Target) -> Status:
@@ -133,8 +137,10 @@ def unsolved(norms: np.ndarray) -> np.ndarray:
     return (norms[..., R_SCALED] > 0.5 * b_scaled) & (b_scaled > 0)
 
 
-def stats_of(norms: np.ndarray, **counts: Any) -> Stats:
-    """Stats of each item, the worst over its columns."""
+def stats_of(norms: np.ndarray, correction: Any = np.nan, **counts: Any) -> Stats:
+    """Stats of each item, the worst over its columns; counts that are not given are zero."""
+    made = {name: np.zeros(len(norms), np.int32) for name in _COUNTS} | counts
+    made["correction"] = np.broadcast_to(np.asarray(correction, float), len(norms))
     with np.errstate(all="ignore"):
         r, b = np.sqrt(norms[..., R_SQUARE]), np.sqrt(norms[..., B_SQUARE])
         scale = norms[..., A_MAX] * norms[..., X_MAX] + norms[..., B_MAX]
@@ -144,7 +150,19 @@ def stats_of(norms: np.ndarray, **counts: Any) -> Stats:
             "backward_error": _ratio(norms[..., R_MAX], scale),
             "componentwise_error": norms[..., OMEGA],
         }
-        return Stats(**{k: v.max(axis=-1, initial=0.0) for k, v in columns.items()}, **counts)
+        return Stats(**{k: v.max(axis=-1, initial=0.0) for k, v in columns.items()}, **made)
+
+
+def nonfinite_sentence(what: str, array: Any, structure: Any) -> str:
+    """Say which number of A, or of right-hand sides, is not finite."""
+    value, place = structure.first_nonfinite(array)
+    if not place:
+        return f"{what} has numbers so large that their sum overflows: scale it"
+    if len(place) == 2:  # values on a Pattern
+        place = (place[0], *structure.entry(place[1]))
+    item, row, column = place
+    of = f" of system {item}" if len(array) > 1 else ""
+    return f"{what} has {value} in row {row}, column {column}{of}"
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
-__all__ = ["cholesky", "cholesky_solve", "like", "lu_factor", "lu_solve", "name", "to_numpy", "widen", "xp"]
+__all__ = [
+    "cholesky",
+    "cholesky_solve",
+    "like",
+    "lu_factor",
+    "lu_solve",
+    "matmul",
+    "name",
+    "solve_triangular",
+    "to_numpy",
+    "widen",
+    "xp",
+]
 
 import array_api_compat.numpy as xp
 
@@ -25,6 +37,11 @@ def like(b: np.ndarray, array: np.ndarray) -> np.ndarray:
 def widen(array: np.ndarray) -> np.ndarray:
     """Double precision, real or complex."""
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b."""
+    return a @ b
 
 
 def lu_factor(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,3 +81,18 @@ def cholesky_solve(lower: np.ndarray, b: np.ndarray) -> np.ndarray:
     for i in range(len(b)):
         x[i] = potrs(lower[i], b[i], lower=1)[0]
     return x
+
+
+def solve_triangular(a: np.ndarray, b: np.ndarray, lower: bool, adjoint: bool) -> np.ndarray:
+    """Solve with one triangle of each (n, n) item, or with its conjugate transpose.
+
+    LAPACK counts columns first, so to it an item is Aᵀ: it is asked for Aᵀ's transpose, and for the adjoint
+    Aᵀ conj(x) = conj(b) is solved. Nothing of size n² is copied.
+    """
+    (trtrs,) = get_lapack_funcs(("trtrs",), (a, b))
+    if adjoint:
+        b = b.conj()
+    x = np.empty_like(b)
+    for i in range(len(b)):
+        x[i] = trtrs(a[i].T, b[i], lower=not lower, trans=0 if adjoint else 1)[0]
+    return x.conj() if adjoint else x

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
-from scipy.sparse.csgraph import connected_components, structural_rank
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import describe
 from ..status import Status
 from .direct import DirectMethod, Factors
+from .screening import structural_deficiency, why_indefinite
 
-__all__ = ["SuperLU"]
+__all__ = ["SuperLU", "parity"]
 
 _ORDERINGS = {"colamd": "COLAMD", "mmd_at_plus_a": "MMD_AT_PLUS_A", "mmd_ata": "MMD_ATA", "natural": "NATURAL"}
 
@@ -89,7 +89,12 @@ class SuperLU(DirectMethod):
         return None
 
     def plan(self, A: Any) -> tuple[str, float, str]:
-        """Ordering, pivot threshold, and the reason for them."""
+        """Ordering, pivot threshold, and the reason for them. Worked out once for each pattern."""
+        key = ("superlu", self.ordering, self.pivot_threshold, A.assumed)
+        known = A.structure.memo.get(key)
+        return A.structure.memo.setdefault(key, self._plan(A)) if known is None else known
+
+    def _plan(self, A: Any) -> tuple[str, float, str]:
         pattern, threshold = A.structure, self.pivot_threshold
         if self.ordering != "auto":
             ordering, reason = self.ordering, "as asked for"
@@ -121,16 +126,15 @@ class SuperLU(DirectMethod):
             (lambda item: self._splu(A, item, "colamd", 1.0)) if self.ordering == "auto" and threshold < 1 else None
         )
         factors = _Factors(A.shape[0], len(usable), strict, A.data.itemsize)
-        deficiency = _structural_deficiency(A.structure)
-        if deficiency:
-            # SuperLU reads outside its arrays when it comes to a column without a row left for its pivot.
-            for item in np.flatnonzero(usable).tolist():
+        deficiency = structural_deficiency(A.structure)
+        for item in (item for item, finite in enumerate(usable.tolist()) if finite):
+            if deficiency:
+                # SuperLU reads outside its arrays when it comes to a column without a row left for its pivot.
                 factors.fail(item, Status.SINGULAR, deficiency)
-            return factors
-        for item in np.flatnonzero(usable).tolist():
+                continue
             place = A.structure.not_definite(A.data[item]) if A.assumed == "spd" else None
             if place is not None:
-                factors.fail(item, Status.INDEFINITE, _why_indefinite(A, item, *place))
+                factors.fail(item, Status.INDEFINITE, why_indefinite(A, item, *place))
                 continue
             try:
                 factors.items[item] = self._splu(A, item, ordering, threshold)
@@ -158,8 +162,8 @@ def _columns(pattern: Any, values: np.ndarray) -> sp.csc_matrix:
         template.sum_duplicates()  # finds none, and remembers it
         template.data = np.empty(0)
         pattern.memo["csc"] = template
-    matrix = copy.copy(pattern.memo["csc"])
-    matrix.data = values[pattern.t_slot]
+    matrix = sp.csc_matrix.__new__(sp.csc_matrix)  # what copy.copy makes, in a sixth of the time
+    vars(matrix).update(vars(pattern.memo["csc"]), data=values.take(pattern.t_slot))
     return matrix
 
 
@@ -223,37 +227,15 @@ class _Factors(Factors):
             if lu is not None:
                 pivots = lu.U.diagonal()
                 modulus = np.abs(pivots)
-                sign[item] = np.prod(pivots / modulus) * (_parity(lu.perm_r) * _parity(lu.perm_c))
+                sign[item] = np.prod(pivots / modulus) * (parity(lu.perm_r) * parity(lu.perm_c))
                 size[item] = np.log(modulus).sum(dtype=np.float64)
             elif self.failed[item] == Status.SINGULAR:
                 sign[item], size[item] = 0, -np.inf
         return sign, size
 
 
-def _parity(permutation: np.ndarray) -> int:
+def parity(permutation: np.ndarray) -> int:
     """1 for an even permutation, -1 for an odd one: n minus the number of cycles decides."""
     n = len(permutation)
     steps = sp.csr_matrix((np.ones(n, np.int8), permutation, np.arange(n + 1)), shape=(n, n))
     return 1 - 2 * ((n - connected_components(steps)[0]) % 2)
-
-
-def _why_indefinite(A: Any, item: int, i: int, j: int) -> str:
-    if i != j:
-        return f"A was declared 'spd', but the 2x2 minor of rows {i} and {j} is not positive"
-    slot = A.structure.diagonal[i]
-    return f"A was declared 'spd', but diagonal entry {i} is {A.data[item][slot] if slot >= 0 else 'not stored'}"
-
-
-def _structural_deficiency(pattern: Any) -> str:
-    """Why no values on the pattern make a regular matrix; empty if some do. Worked out once."""
-    if "deficiency" not in pattern.memo:
-        found, n = "", pattern.shape[0]
-        if pattern.empty_row >= 0:
-            found = f"A is structurally singular: row {pattern.empty_row} stores no entry"
-        elif not pattern.has_full_diagonal:
-            ones = np.ones(pattern.nnz, np.int8)
-            rank = structural_rank(sp.csr_matrix((ones, pattern.indices, pattern.indptr), shape=pattern.shape))
-            if rank < n:
-                found = f"A is structurally singular: its structural rank is {rank} of {n}"
-        pattern.memo["deficiency"] = found
-    return pattern.memo["deficiency"]

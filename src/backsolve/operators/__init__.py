@@ -4,5 +4,6 @@ from .base import AbstractLinearOperator
 from .csr import CSR, coo
 from .dense import Dense
 from .identity import eye
+from .matrix_free import MatrixFree, flatten
 
-__all__ = ["CSR", "AbstractLinearOperator", "Dense", "coo", "eye"]
+__all__ = ["CSR", "AbstractLinearOperator", "Dense", "MatrixFree", "coo", "eye", "flatten"]

@@ -52,11 +52,21 @@ class AbstractLinearOperator:
         return self.data.dtype
 
     @property
+    def leaves(self) -> tuple[Any, ...]:
+        """The arrays of which the operator is made: its data."""
+        return (self.data,)
+
+    @property
     def batch_shape(self) -> tuple[int, ...]:
         """Leading axes of `data`."""
         return tuple(self.data.shape[: len(self.data.shape) - self._data_axes])
 
     _data_axes = 1
+
+    @property
+    def _core(self) -> tuple[int, ...]:
+        """The last axes of `data`."""
+        return tuple(self.data.shape[len(self.data.shape) - self._data_axes :])
 
     def with_data(self, data: Any) -> Self:
         """Return the same operator with other numbers, in the order in which the first ones were given.
@@ -70,7 +80,7 @@ class AbstractLinearOperator:
         """
         if not hasattr(data, "shape"):
             raise ValueError(f"with_data: data must be an array; got {describe(data)}.")
-        want = tuple(self.data.shape[len(self.data.shape) - self._data_axes :])
+        want = self._core
         if tuple(data.shape[-self._data_axes :]) != want or len(data.shape) < self._data_axes:
             raise ValueError(
                 f"with_data: data must have shape (..., {', '.join(map(str, want))}); got {describe(data)}."
@@ -192,6 +202,10 @@ class AbstractLinearOperator:
         """A + diag(diagonal), for an array (..., n)."""
         raise NotImplementedError
 
+    def _total(self, A: Any, B: Any, sign: str, assumed: str) -> Any:
+        """A + B or A - B, one of them matrix-free."""
+        raise NotImplementedError
+
     def _of(self, values: Any, structure: Any, assumed: str) -> Any:
         """The operator of the same kind with canonical values."""
         raise NotImplementedError
@@ -221,6 +235,9 @@ def total(A: Any, B: Any, sign: str) -> Any:
         B, kept = -B, A.assumed if A.assumed == B.assumed != "spd" else "general"
     else:
         kept = A.assumed if A.assumed == B.assumed else "general"
+    for host in (A, B):
+        if host.structure.kind == "free":
+            return host._total(A, B, sign, kept)
     for first, second in ((A, B), (B, A)):
         shift = getattr(second, "shift", None)
         if shift is not None and getattr(first, "shift", None) is None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from .. import _kernels
 from ..errors import describe
-from ..pattern import Pattern, canonical_pattern, check_shape, defect_sentence, integers, narrow
+from ..indices import check_shape, defect_sentence, integers, narrow
+from ..pattern import Pattern, canonical_pattern
 from .base import AbstractLinearOperator
 from .places import transposed, with_diagonal
 
@@ -24,12 +25,18 @@ class Template:
 
     def __init__(self, pattern: Pattern, slots: np.ndarray | None):
         self.pattern, self.slots = pattern, slots
+        self.count = pattern.nnz if slots is None else len(slots)
         self.key = next(self._keys)
         TEMPLATES[self.key] = self
 
     def operator(self, data: Any) -> CSR:
         """The operator with values, in the order in which they were given first."""
-        return CSR.from_pattern(data, self.pattern, self.slots)
+        A = CSR.__new__(CSR)
+        A._set(self, _values("CSR", data), "CSR", "the pattern")
+        return A
+
+    def __deepcopy__(self, memo: dict) -> Template:
+        return self  # so that what was compiled for a model serves its copies
 
     def __reduce__(self):
         return Template, (self.pattern, self.slots)
@@ -71,17 +78,20 @@ class CSR(AbstractLinearOperator):
     def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]):
         data = _values("CSR", data)
         pattern, slots = _csr_pattern(_host(indices), _host(indptr), check_shape("CSR: shape", shape))
-        self._set(pattern, slots, data, "CSR", "indices")
+        self._set(Template(pattern, slots), data, "CSR", "indices")
 
-    def _set(self, pattern, slots, data, owner, index_name):
-        count = pattern.nnz if slots is None else len(slots)
-        if data.shape[-1] != count:
+    def _set(self, template, data, owner, index_name):
+        if data.shape[-1] != template.count:
             raise ValueError(
-                f"{owner}: values must have shape (..., {count}), one per entry of {index_name}; got {describe(data)}: "
-                "do they belong to another pattern?"
+                f"{owner}: values must have shape (..., {template.count}), one per entry of {index_name}; "
+                f"got {describe(data)}: do they belong to another pattern?"
             )
-        super().__init__(pattern, data)
-        self.template = Template(pattern, slots)
+        super().__init__(template.pattern, data)
+        self.template = template
+
+    @property
+    def _core(self) -> tuple[int, ...]:
+        return (self.template.count,)  # not from `data`: a compiler that saw it read would watch it
 
     @property
     def slots(self) -> np.ndarray | None:
@@ -119,7 +129,7 @@ class CSR(AbstractLinearOperator):
                     f"CSR.from_pattern: slots must lie in [0, {pattern.nnz}); got {slots.min()} to {slots.max()}."
                 )
         self = cls.__new__(cls)
-        self._set(pattern, slots, _values("CSR.from_pattern", data), "CSR.from_pattern", "the pattern")
+        self._set(Template(pattern, slots), _values("CSR.from_pattern", data), "CSR.from_pattern", "the pattern")
         return self
 
     def _of(self, values: Any, structure: Any, assumed: str) -> CSR:
@@ -179,7 +189,7 @@ def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:
         raise ValueError(f"coo: index must be a pair (rows, cols) of integer arrays; got {describe(index)}.") from None
     pattern, slots = canonical_pattern(_host(rows), _host(cols), shape)
     self = CSR.__new__(CSR)
-    self._set(pattern, slots, values, "coo", "rows and cols")
+    self._set(Template(pattern, slots), values, "coo", "rows and cols")
     return self
 
 
@@ -195,7 +205,15 @@ def _host(index: Any) -> Any:
     """Index arrays of any framework as NumPy arrays: they are static."""
     if getattr(index, "is_meta", False):
         raise ValueError("indices must hold numbers; got a tensor on the meta device: make it on another device.")
-    return index.detach().cpu().numpy() if hasattr(index, "detach") else np.asarray(index)
+    if not hasattr(index, "detach"):
+        return np.asarray(index)
+    try:
+        return index.detach().cpu().numpy()
+    except RuntimeError as error:
+        raise ValueError(
+            f"indices must hold numbers; got a {type(index).__name__}, which stands for any while a program is traced: "
+            "make the operator outside, and call A.with_data(values) inside."
+        ) from error
 
 
 def _csr_pattern(indices, indptr, shape) -> tuple[Pattern, np.ndarray | None]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import describe
 from ..pattern import Pattern
 from .base import scalar
-from .csr import CSR
+from .csr import CSR, Template
 
 __all__ = ["Identity", "eye"]
 
@@ -35,7 +35,7 @@ class Identity(CSR):
             places = np.zeros(pattern.nnz, np.int64)
             data = cls.operations["take"](shift.reshape((*shift.shape, 1)), places)
         self = cls.__new__(cls)
-        self._set(pattern, None, data, "eye", "the diagonal")
+        self._set(Template(pattern, None), data, "eye", "the diagonal")
         self.shift = shift
         return self
 

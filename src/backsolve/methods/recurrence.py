@@ -1,0 +1,93 @@
+"""The vocabulary of recurrences: systems, what columns say of themselves, and arithmetic column by column.
+
+Vectors are (batch, n, k) and scalars (batch, 1, k): every column is a run of its own. Everything is a pure function of
+arrays over an array namespace.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = [
+    "BROKEN",
+    "CLAIMED",
+    "NOT_POSITIVE",
+    "OVERFLOW",
+    "RUNNING",
+    "Iterate",
+    "System",
+    "choose",
+    "dot",
+    "mark",
+    "ratio",
+    "real_dot",
+    "started",
+]
+
+RUNNING, CLAIMED, BROKEN, NOT_POSITIVE, OVERFLOW = range(5)
+"""What a column says of itself: going on, small enough by its recursive residual, or why it cannot go on."""
+
+
+class System(NamedTuple):
+    """A x = b (or Aᴴ x = b) as a recurrence sees it."""
+
+    xp: Any
+    """Array namespace."""
+    A: Any
+    """v -> A v, for (batch, n, k)."""
+    M: Any
+    """v -> M v, the preconditioner M ≈ A⁻¹."""
+    limit: Any
+    """Square of the residual norm at which a column stops: (batch, 1, k)."""
+    eps: float
+    """Spacing of 1.0."""
+    host: Any
+    """Scalars (batch, 1, k) -> a NumPy array (batch, k)."""
+
+
+class Iterate(NamedTuple):
+    """The part of a recurrence's state that the loop knows; scalars are (batch, 1, k)."""
+
+    x: Any
+    r: Any
+    rr: Any
+    """Square of the norm of r, the recursive residual."""
+    state: Any
+    """RUNNING, CLAIMED, ...: int32."""
+    count: Any
+    """Iterations made: int32."""
+
+
+def dot(xp: Any, a: Any, b: Any) -> Any:
+    """Aᴴ b of each column: (batch, 1, k)."""
+    return xp.vecdot(a, b, axis=1)[:, None, :]
+
+
+def real_dot(xp: Any, a: Any, b: Any) -> Any:
+    """Re aᴴ b of each column: (batch, 1, k)."""
+    value = dot(xp, a, b)
+    return xp.real(value) if xp.isdtype(value.dtype, "complex floating") else value
+
+
+def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the (batch, 1, k) mask holds, else `no`; without a copy where that is one of them."""
+    if bool(xp.all(mask)):
+        return yes
+    return xp.where(mask, yes, no) if bool(xp.any(mask)) else no
+
+
+def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:
+    """above / below where `ok`, else 0."""
+    return xp.where(ok, above / xp.where(ok, below, xp.ones_like(below)), xp.zeros_like(above))
+
+
+def mark(xp: Any, state: Any, where: Any, code: int) -> Any:
+    """`state`, with `code` in the columns `where`."""
+    return xp.where(where, xp.full_like(state, code), state)
+
+
+def started(system: System, rr: Any) -> Any:
+    """What columns say when the square of the norm of their residual is rr."""
+    xp = system.xp
+    state = mark(xp, xp.astype(xp.zeros_like(rr), xp.int32), ~xp.isfinite(rr), OVERFLOW)
+    return mark(xp, state, rr <= system.limit, CLAIMED)
