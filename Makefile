@@ -21,19 +21,21 @@ lint: .venv/.installed
 	$(BIN)/pyright
 
 check: .venv/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# PEERS: an environment made by benchmarks/compare.py --make-environment; DATA: a folder of Matrix Market files.
 bench: .venv/.installed
-	$(BIN)/python benchmarks/forward_backward.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/forward_backward.py $(if $(DATA),--data $(DATA))
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compare.py $(if $(DATA),--data $(DATA)) $(if $(PEERS),--environment $(PEERS))
 
 .venv/.environment: constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) scikit-build-core nanobind cmake ninja
-	$(INSTALL) numpy scipy array-api-compat torch matplotlib pytest hypothesis mpmath ruff 'pyright[nodejs]'
+	$(INSTALL) numpy scipy array-api-compat torch matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath ruff 'pyright[nodejs]'
 	touch $@
 
 .venv/.installed: .venv/.environment $(NATIVE)
-	$(INSTALL) --no-build-isolation --editable '.[torch,demo,test]'
+	$(INSTALL) --no-build-isolation --editable '.[torch,pardiso,klu,demo,test]'
 	touch $@
 
 clean:

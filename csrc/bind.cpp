@@ -11,6 +11,9 @@
 using nb::literals::operator""_a;
 using backsolve::Pattern;
 
+void bind_analysis(nb::module_& m);     // bind_analysis.cpp
+void bind_elimination(nb::module_& m);
+void bind_extended(nb::module_& m);     // bind_extended.cpp
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -117,5 +120,8 @@ NB_MODULE(_kernels, m) {
   bind_beyond<float>(m);
   bind_beyond<std::complex<double>>(m);
   bind_beyond<std::complex<float>>(m);
+  bind_analysis(m);
+  bind_elimination(m);
+  bind_extended(m);
   m.def("thread_count", &backsolve::thread_count);
 }

@@ -1,4 +1,4 @@
-"""torch.compile with ``fullgraph=True``: the same numbers as eager, one factorization, and sentences for the rest."""
+"""torch.compile, in one graph and in pieces: the same numbers as eager, one factorization, sentences for the rest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import gc
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from torch._dynamo.backends.debugging import aot_eager
+from torch.autograd import forward_ad
 
 import backsolve as bs
 import backsolve.nn
@@ -17,6 +19,8 @@ from backsolve.methods import SuperLU, superlu
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the compiler, about itself
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning"),
 ]
 
 N = 6
@@ -307,3 +311,127 @@ def test_a_pattern_that_is_gone_is_named():
             "raise",
             "raise",
         )
+
+
+# -- default mode: what cannot be compiled breaks the graph, and is what it is in eager mode ------------------
+
+INDEX = torch.tensor([ROWS, COLS])
+OUTER = pattern()
+DIAGONAL = sp.diags_array(np.arange(1.0, N + 1), format="csr")
+
+
+def scaling(d, v):
+    return d[:N] * v
+
+
+PIECES = {
+    "solve_with_info": lambda w, b: bs.solve_with_info(OUTER.with_data(w), b).x,
+    "factorize": lambda w, b: bs.factorize(OUTER.with_data(w)).solve(b),
+    "adjoint": lambda w, b: bs.factorize(OUTER.with_data(w)).refactorize(2 * w).adjoint.solve_with_info(b).x,
+    "slogdet": lambda w, b: bs.slogdet(OUTER.with_data(w))[1] * b,
+    "product": lambda w, b: OUTER.with_data(w).T @ (OUTER.with_data(w).toarray() @ b),
+    "scale": lambda w, b: OUTER.with_data(w).scale(rows=b).H.diagonal() * b,
+    "arithmetic": lambda w, b: (-OUTER.with_data(w) / b.sum() + b[0] * OUTER.with_data(w * w) - 3 * bs.eye(N)) @ b,
+    "constructors": lambda w, b: bs.coo(w, INDEX, (N, N)) @ (bs.CSR(w[:N], range(N), range(N + 1), (N, N)) @ b),
+    "method object": lambda w, b: bs.solve(OUTER.with_data(w), b, method=bs.SuperLU()),
+    "matrix-free": lambda w, b: bs.solve(bs.MatrixFree(scaling, w, (N, N)), b, method="bicgstab"),
+    "torch.sparse": lambda w, b: bs.solve(torch.sparse_coo_tensor(INDEX, w, (N, N), check_invariants=True), b),
+    "function": lambda w, b: bs.solve(lambda v: 3 * v, b, method="cg") * w[:N],
+    "SciPy": lambda w, b: bs.solve(DIAGONAL, b) * w[:N] * torch.from_numpy(bs.solve(DIAGONAL, np.ones(N))),
+    "jvp": lambda w, b: torch.func.jvp(lambda w: bs.solve(OUTER.with_data(w), b), (w,), (torch.ones_like(w),))[1],
+    "vmap": lambda w, b: torch.func.vmap(lambda b: bs.solve(OUTER.with_data(w), b))(torch.stack([b, 2 * b])),
+    "vmap of products": lambda w, b: torch.func.vmap(lambda w: OUTER.with_data(w) @ b)(torch.stack([w, 2 * w])),
+}
+
+
+def derivatives(function, backend):
+    """Numbers, gradients and a second derivative, compiled in pieces with work before and after, or in eager mode."""
+    w, b = values(torch.float64), numbers(torch.float64, N, seed=1).requires_grad_()
+    whole = lambda w, b: loss(torch.sin(function(1.5 * w, b + 4)))  # noqa: E731
+    y = (torch.compile(whole, backend=backend) if backend else whole)(w, b)
+    bars = torch.autograd.grad(y, (w, b), create_graph=backend != "aot_eager")  # which has no second backward
+    if backend == "aot_eager":
+        return y, *bars
+    return y, *bars, *torch.autograd.grad(sum(loss(bar) for bar in bars), (w, b), materialize_grads=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "eager") for name in PIECES), *((name, "aot_eager") for name in ("factorize", "vmap"))],
+)
+def test_what_cannot_be_compiled_breaks_the_graph(name, backend):
+    found, expected = derivatives(PIECES[name], backend), derivatives(PIECES[name], None)
+    for a, e in zip(found, expected, strict=False):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("solve_with_info", r"backsolve.solve_with_info cannot be compiled: call it outside .*A.with_data\(w\)"),
+        ("factorize", "backsolve.factorize cannot be compiled"),
+        ("slogdet", "backsolve.slogdet cannot be compiled"),
+        ("product", r"A\.(T|toarray) cannot be compiled"),
+        ("constructors", r"backsolve.coo cannot be compiled|backsolve.CSR cannot be compiled"),
+        ("method object", "takes the method by its name"),
+        ("matrix-free", "A must be a backsolve.CSR"),
+        ("jvp", "no forward mode and no vmap"),
+        ("vmap", "no forward mode and no vmap"),
+    ],
+)
+def test_one_graph_is_refused_in_a_sentence(name, sentence):
+    w, b = values(torch.float64), numbers(torch.float64, N)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=sentence):
+        torch.compile(PIECES[name], fullgraph=True, backend="eager")(w, b)
+
+
+def test_forward_mode_in_pieces_is_never_zero():
+    w, b = values(torch.float64).detach(), numbers(torch.float64, N)
+
+    def tangents(w, b):
+        with forward_ad.dual_level():
+            A = OUTER.with_data(forward_ad.make_dual(2 * w, torch.ones_like(w)))
+            return forward_ad.unpack_dual(bs.solve(A, b)).tangent + forward_ad.unpack_dual(A @ b).tangent
+
+    found, expected = torch.compile(tangents, backend="aot_eager")(w, b), tangents(w, b)
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_backward_inside_and_what_a_solution_tells():
+    w, b = values(torch.float64), numbers(torch.float64, N)
+
+    def step(w, b):
+        sol = bs.solve_with_info(OUTER.with_data(w), 2 * b)
+        (bar,) = torch.autograd.grad(sol.x.sum() + bs.solve(OUTER.with_data(w), b).sum(), w)
+        return bar * (2 if sol.converged and sol.adjoint.converged and "CONVERGED" in sol.message else 0)
+
+    torch.testing.assert_close(torch.compile(step, backend="aot_eager")(w, b), step(w, b), rtol=1e-13, atol=1e-13)
+
+
+def test_operators_may_be_made_inside_and_dropped_before_backward():
+    f = torch.compile(lambda w, b: loss(bs.solve(bs.coo(w, INDEX, (N, N)), b)), backend="aot_eager")
+    b = numbers(torch.float64, N)
+    for scale in range(1, 4):
+        w = (scale * values(torch.float64).detach()).requires_grad_()
+        y = f(w, b)
+        gc.collect()
+        expected = torch.autograd.grad(loss(bs.solve(OUTER.with_data(w), b)), w)[0]
+        torch.testing.assert_close(torch.autograd.grad(y, w)[0], expected, rtol=1e-13, atol=1e-13)
+
+
+def test_shapes_and_failures_are_told_as_in_eager_mode():
+    w, b = values(torch.float64), numbers(torch.float64, N)
+    with pytest.raises(ValueError, match="x must have length 6"):
+        torch.compile(lambda w, b: OUTER.with_data(2 * w) @ b[1:], backend="eager")(w, b)
+    with pytest.raises(bs.SolveError, match="SINGULAR"):
+        torch.compile(lambda w, b: bs.factorize(OUTER.with_data(0 * w)).solve(b), backend="eager")(w, b)
+
+
+def test_a_second_backward_through_a_compiled_solve_is_refused():
+    w, b = values(torch.float64), numbers(torch.float64, N)
+    y = torch.compile(lambda w: loss(bs.solve(OUTER.with_data(w), b)), backend="eager")(w)
+    (bar,) = torch.autograd.grad(y, w, create_graph=True)
+    with pytest.raises(RuntimeError, match="one backward: for second derivatives"):
+        bar.sum().backward()

@@ -44,7 +44,7 @@ def definite(n=12):
 def operator(dense, name, framework="numpy"):
     """The matrix as `name` takes it."""
     values = FRAMEWORKS[framework]
-    if name != "superlu":
+    if name not in ("superlu", "pardiso", "klu"):
         return bs.Dense(values(dense))
     A = sp.coo_array(dense)
     return bs.coo(values(A.data), (A.row, A.col), A.shape)
@@ -81,6 +81,32 @@ FAILURES = [
     ("superlu", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
     ("superlu", "NONFINITE", general(3), np.array([1, np.inf, 2]), {}, "right-hand side has inf in row 1"),
     ("superlu", "NONFINITE", np.full((2, 2), 1.5e308), ramp(2), {}, "A has numbers so large"),
+    ("pardiso", "SINGULAR", laplacian(), ramp(6), {}, ""),
+    ("pardiso", "SINGULAR", laplacian(), ramp(6), {"assume": "sym"}, ""),
+    ("pardiso", "SINGULAR", laplacian() * 1j, ramp(6), {"assume": "sym"}, ""),
+    ("pardiso", "SINGULAR", laplacian(6) + 1e-17, ramp(6), {}, ""),
+    ("pardiso", "SINGULAR", np.diag([1.0, 0, 2]), ramp(3), {}, "structurally singular: row 1 stores no entry"),
+    ("pardiso", "SINGULAR", np.array([[1.0, 2, 3], [1, 0, 0], [1, 0, 0]]), ramp(3), {}, "structural rank is 2 of 3"),
+    ("pardiso", "INDEFINITE", np.diag([1.0, -1]), ramp(2), {"assume": "spd"}, "diagonal entry 1 is -1"),
+    ("pardiso", "INDEFINITE", np.array([[1.0, 2], [2, 1]]), ramp(2), {"assume": "spd"}, "2x2 minor of rows 0 and 1"),
+    ("pardiso", "INDEFINITE", CURVED, LOWEST, {"assume": "spd"}, "pivot of row 2 is not positive"),
+    ("pardiso", "INACCURATE", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("pardiso", "INACCURATE", general(), ramp(12), {"assume": "sym"}, "A was declared 'sym', but its entries ("),
+    ("pardiso", "INACCURATE", general(), ramp(12), {"assume": "her"}, "A was declared 'her', but its entries ("),
+    ("pardiso", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("pardiso", "NONFINITE", general(3), np.array([1, np.inf, 2]), {}, "right-hand side has inf in row 1"),
+    ("pardiso", "NONFINITE", np.full((2, 2), 1.5e308), ramp(2), {}, "A has numbers so large"),
+    ("klu", "SINGULAR", laplacian(), ramp(6), {}, "KLU met a zero pivot in row "),
+    ("klu", "SINGULAR", laplacian(6) + 1e-17, ramp(6), {}, ""),
+    ("klu", "SINGULAR", np.diag([1.0, 0, 2]), ramp(3), {}, "structurally singular: row 1 stores no entry"),
+    ("klu", "SINGULAR", np.array([[1.0, 2, 3], [1, 0, 0], [1, 0, 0]]), ramp(3), {}, "structural rank is 2 of 3"),
+    ("klu", "INDEFINITE", np.diag([1.0, -1]), ramp(2), {"assume": "spd"}, "diagonal entry 1 is -1"),
+    ("klu", "INDEFINITE", np.array([[1.0, 2], [2, 1]]), ramp(2), {"assume": "spd"}, "2x2 minor of rows 0 and 1"),
+    ("klu", "INDEFINITE", CURVED, LOWEST, {"assume": "spd"}, ""),
+    ("klu", "INACCURATE", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("klu", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("klu", "NONFINITE", general(3), np.array([1, np.inf, 2]), {}, "right-hand side has inf in row 1"),
+    ("klu", "NONFINITE", np.full((2, 2), 1.5e308), ramp(2), {}, "A has numbers so large"),
     ("lu", "SINGULAR", laplacian(), ramp(6), {}, "pivot that is exactly zero"),
     ("lu", "SINGULAR", np.ones((3, 3)), ramp(3), {}, "pivot that is exactly zero, in column 1"),
     ("lu", "INACCURATE", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
@@ -146,7 +172,7 @@ def test_advice_is_there_for_every_status():
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("assume", ["spd", "sym", "her", "lower", "upper"])
-@pytest.mark.parametrize("method", ["superlu", "lu", "cholesky", "auto"])
+@pytest.mark.parametrize("method", ["superlu", "pardiso", "klu", "lu", "cholesky", "auto"])
 @pytest.mark.parametrize("make", [general, laplacian, lambda: -definite(), lambda: general() * (1 + 1j)])
 def test_a_false_declaration_gives_the_right_answer_or_a_status(make, method, assume, framework):
     dense = make()
@@ -181,7 +207,7 @@ def test_a_matrix_that_is_not_hermitian_is_not_called_singular():
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("name", ["superlu", "lu"])
+@pytest.mark.parametrize("name", ["superlu", "klu", "lu"])
 def test_policies_forward(name, framework):
     A, b = operator(laplacian(), name, framework), FRAMEWORKS[framework](ramp(6))
     with pytest.raises(bs.SolveError, match="the solve failed: SINGULAR"):

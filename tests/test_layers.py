@@ -26,12 +26,12 @@ PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn"]
 
 LAYERS = [
     {"_kernels"},
-    {"pattern", "indices", "full", "free", "arrays", "status", "solution", "errors", "options"},
+    {"pattern", "indices", "full", "free", "arrays", "eager", "status", "solution", "errors", "options"},
     {"operators"},
     {"methods"},
-    {"calculus", "shapes", "plan", "select", "factor_cache"},
+    {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
-    {"dispatch", "api", "explicit", "factorization", "determinant", "gallery", "nn"},
+    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "nn"},
 ]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow"}
 

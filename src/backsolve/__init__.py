@@ -9,12 +9,13 @@ array([1., 1.])
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
+from .analysis import Analysis, analyze
 from .api import aslinearoperator, explain, solve, solve_with_info
 from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
-from .methods import CG, LU, BiCGStab, Cholesky, SuperLU, Triangular
+from .methods import CG, KLU, LU, BiCGStab, Cholesky, Pardiso, SuperLU, Triangular
 from .operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo, eye
 from .options import Adjoint
 from .pattern import Pattern
@@ -29,14 +30,17 @@ except _PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "CG",
     "CSR",
+    "KLU",
     "LU",
     "AbstractLinearOperator",
     "Adjoint",
+    "Analysis",
     "BiCGStab",
     "Cholesky",
     "Dense",
     "Factorization",
     "MatrixFree",
+    "Pardiso",
     "Pattern",
     "Solution",
     "SolveError",
@@ -45,6 +49,7 @@ __all__ = [
     "Status",
     "SuperLU",
     "Triangular",
+    "analyze",
     "aslinearoperator",
     "coo",
     "explain",

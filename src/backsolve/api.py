@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from .dispatch import frontend_of, info, inputs, make_plan, operator, square
+from .eager import eager
 from .operators import AbstractLinearOperator
 from .options import Adjoint
 from .plan import Factored
@@ -101,12 +102,18 @@ def solve(
     if (torch := sys.modules.get("torch")) is not None and torch.compiler.is_compiling():
         from .frontends import torch_compile
 
-        return torch_compile.solve(A, b, method, assume, rtol, atol, adjoint, on_failure)
+        return torch_compile.solve(_solve, A, b, method, assume, rtol, atol, adjoint, on_failure)
+    return _solve(A, b, method, assume, rtol, atol, adjoint, on_failure)
+
+
+@eager("backsolve.solve")
+def _solve(A, b, method, assume, rtol, atol, adjoint, on_failure):
     frontend, A, b = inputs(A, b, assume)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False)
     return frontend.solve(A, b, plan, Factored())[0]
 
 
+@eager("backsolve.solve_with_info")
 def solve_with_info(
     A: Any,
     b: Any,
@@ -148,6 +155,7 @@ def solve_with_info(
     return info(frontend, A, b, plan, Factored())
 
 
+@eager("backsolve.explain")
 def explain(A: Any, *, method: Any = "auto", assume: str | None = None) -> str:
     """Say which method `solve` would use for A, how, and why.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .dispatch import frontend_of, make_plan, operator, square
+from .eager import eager
 from .factorization import Factorization
 from .plan import Factored
 
 __all__ = ["slogdet"]
 
 
+@eager("backsolve.slogdet")
 def slogdet(A: Any) -> tuple[Any, Any]:
     """Return the sign and the logarithm of the modulus of det A, as NumPy and torch name them.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.sparse.linalg import LinearOperator
 
+from .eager import LOOKUP
 from .errors import describe
 from .methods.base import check_rtol_once
 from .operators import AbstractLinearOperator
@@ -149,6 +150,28 @@ def _together(*values: Any) -> list[Any]:
     return made
 
 
+def _outside(label: str) -> Any:
+    """What keeps Dynamo out of an eager function; None while Dynamo is not loaded.
+
+    It must be kept out of calls in which it does not trace the caller, too: it would begin with what they call.
+    """
+    if sys.modules.get("torch._dynamo") is None:
+        return None
+    if sys.modules["torch"].compiler.is_dynamo_compiling():  # and cannot trace a cache
+        from .frontends import torch_eager
+
+        return torch_eager.OUTSIDE[label]
+    return _torch_eager().OUTSIDE[label]
+
+
+@cache
+def _torch_eager() -> Any:
+    from .frontends import torch_eager
+
+    return torch_eager
+
+
+LOOKUP["outside"] = _outside
 AbstractLinearOperator.operations.update(
     matvec=_matvec,
     toarray=lambda A: frontend_of(A).toarray(A),

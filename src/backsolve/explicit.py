@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .dispatch import inputs, make_plan
+from .eager import eager
 from .plan import Factored, Plan
 from .solution import Solution, solution_of
 
 __all__ = ["jvp", "vjp"]
 
 
+@eager("backsolve.vjp")
 def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     """Solve A x = b in NumPy, and return the function that pulls a cotangent of x back.
 
@@ -54,6 +56,7 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     return solution_of(plan.method, outcome, layout, x), pullback
 
 
+@eager("backsolve.jvp")
 def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any) -> tuple[Solution, Solution]:
     """Solve A x = b in NumPy, and the tangent system A ẋ = ḃ - Ȧ x with the same factors.
 

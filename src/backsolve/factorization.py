@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .dispatch import frontend_of, info, make_plan, operator, square
+from .eager import eager
 from .factor_cache import digest
 from .operators import AbstractLinearOperator
 from .options import Adjoint
@@ -57,6 +58,7 @@ class Factorization:
         """The view that solves Aᴴ x = b; F.adjoint.adjoint solves A x = b again."""
         return Factorization(self.A, self._plan, self._factored, not self._is_adjoint, self._stamp)
 
+    @eager("F.solve")
     def solve(self, b: Any) -> Any:
         """Solve for b of shape (n,) or (..., n, k).
 
@@ -70,11 +72,13 @@ class Factorization:
         frontend, A, b = self._ready(b)
         return frontend.solve(A, b, self._plan, self._factored, self._is_adjoint)[0]
 
+    @eager("F.solve_with_info")
     def solve_with_info(self, b: Any) -> Solution:
         """Solve as `solve` does, and tell what became of it."""
         frontend, A, b = self._ready(b)
         return info(frontend, A, b, self._plan, self._factored, self._is_adjoint)
 
+    @eager("F.refactorize")
     def refactorize(self, data: Any) -> Factorization:
         """Factor other values on the same pattern; this Factorization stays valid for its own values.
 
@@ -115,6 +119,7 @@ class Factorization:
         return f"Factorization of {'the adjoint of ' if self._is_adjoint else ''}{self.A!r} by {self.method}"
 
 
+@eager("backsolve.factorize")
 def factorize(
     A: Any,
     *,

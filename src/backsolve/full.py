@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import OnArrays
-from .pattern import NORMS, largest_summable
+from .pattern import NORMS, Pattern, largest_summable
 
 __all__ = ["Full"]
 
@@ -66,6 +66,14 @@ class Full(OnArrays):
     def solve_triangular(self, data, b, lower: bool, adjoint: bool = False):
         """A⁻¹ b, or A⁻ᴴ b, from one triangle of A; of no meaning for items with a zero on the diagonal."""
         return self.linalg.solve_triangular(data, b, lower, adjoint) if b.shape[1] and b.shape[2] else b
+
+    def extended_residual(self, data, x, b, adjoint: bool = False):
+        """b - A x accumulated in double-double, on the host; see `Pattern.extended_residual`."""
+        n, m = self.shape
+        everywhere = Pattern(np.arange(n + 1) * m, np.tile(np.arange(m), n), self.shape)
+        values, x_host, b_host = (np.ascontiguousarray(self.to_numpy(v)) for v in (data, x, b))
+        r = everywhere.extended_residual(values.reshape(len(values), -1), x_host, b_host, adjoint)
+        return self.linalg.like(b, r)
 
     @np.errstate(all="ignore")
     def finite_items(self, data) -> np.ndarray:

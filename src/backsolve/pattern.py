@@ -99,6 +99,14 @@ class Pattern:
         self._core.solve_triangular(data, b, x, lower, adjoint)
         return x
 
+    def extended_residual(self, data, x, b, adjoint: bool = False) -> np.ndarray:
+        """b - A x for double precision, accumulated in double-double; in single precision, as `residual` does."""
+        if data.dtype.itemsize // (1 + (data.dtype.kind == "c")) < 8:
+            return self.residual(data, x, b, adjoint)[0]
+        r = np.empty_like(b)
+        _kernels.residual_extended(self._core, data, x, b, r, adjoint)
+        return r
+
     def finite_items(self, data) -> np.ndarray:
         """Whether all values of each item are finite, and so are sums of a row of them: (batch,) booleans."""
         limit = largest_summable(data.dtype, max(self.shape))

@@ -33,6 +33,7 @@ __all__ = [
     "slogdet",
     "solve",
     "take",
+    "to_host",
     "toarray",
     "values",
     "weakly",
@@ -166,6 +167,11 @@ def put(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
     whole = np.zeros((*values.shape[:-1], size), values.dtype)
     whole[..., places] = values
     return whole
+
+
+def to_host(values: np.ndarray) -> np.ndarray:
+    """Values as a NumPy array, without a graph."""
+    return values
 
 
 def weakly(s: Any, values: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ __all__ = [
     "slogdet",
     "solve",
     "take",
+    "to_host",
     "toarray",
     "values",
     "weakly",
@@ -213,6 +214,11 @@ def _one_device(A: AbstractLinearOperator, b: torch.Tensor) -> None:
             f"A must be on the CPU, where the sparse methods run; its values are on {A.data.device}: "
             "move A and b with .cpu()."
         )
+
+
+def to_host(values: torch.Tensor) -> np.ndarray:
+    """Values as a NumPy array, without a graph."""
+    return values.detach().cpu().resolve_conj().resolve_neg().numpy()
 
 
 def from_host(array: np.ndarray) -> torch.Tensor:

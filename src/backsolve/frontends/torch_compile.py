@@ -9,6 +9,7 @@ which outlive this process and its keys, get the operation of `torch_export`.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ..operators.csr import TEMPLATES, Template
 from ..options import Adjoint
 from ..shapes import check_rhs, check_square
 from . import torch_opaque
+from .torch_eager import breaking
 from .torch_export import exported_solve
 
 __all__ = ["solve"]
@@ -27,23 +29,47 @@ __all__ = ["solve"]
 # Before torch 2.7 nobody can tell: then every program gets the operation that can be exported.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
+_latest: deque[Template] = deque(maxlen=32)
+"""Templates of the latest solves: a program that breaks its graph may make its operators inside, and drop them before
+backward asks for the pattern."""
+
 _made: weakref.WeakKeyDictionary[Template, tuple] = weakref.WeakKeyDictionary()
 
 
-def solve(A, b, method, assume, rtol, atol, adjoint, on_failure):
-    """`backsolve.solve` while the compiler traces; what cannot be compiled is refused in one sentence."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        raise RuntimeError("backsolve.solve under torch.compile has no forward mode and no vmap: apply them outside.")
-    if not isinstance(method, str):
-        raise TypeError("backsolve.solve under torch.compile takes the method by its name, as a string.")
-    if isinstance(A, torch.Tensor):
-        data, key, shape = A, -1, tuple(A.shape[-2:])
-    elif isinstance(A, Dense):
-        data, key, shape = A.data, -1, tuple(A.data.shape[-2:])
-    elif isinstance(A, CSR):
+_REFUSALS = {
+    "transform": (
+        RuntimeError,
+        "backsolve.solve under torch.compile has no forward mode and no vmap: apply them outside.",
+    ),
+    "method": (TypeError, "backsolve.solve under torch.compile takes the method by its name, as a string."),
+    "A": (TypeError, "A must be a backsolve.CSR, a Dense or a dense tensor under torch.compile: make it outside."),
+    "b": (TypeError, "b and the values of A must be dense tensors under torch.compile: make them outside."),
+}
+
+
+def _eagerly(solve, *args):
+    return solve(*args)
+
+
+_EAGERLY = {name: breaking(_eagerly, sentence) for name, (_, sentence) in _REFUSALS.items()}
+
+
+def solve(eager, A, b, method, assume, rtol, atol, adjoint, on_failure):
+    """`backsolve.solve`, which is `eager`, while a compiler traces.
+
+    What cannot be compiled breaks the graph, or is refused in one sentence where there must be one graph.
+    """
+    refused = _refused(A, b, method)
+    if refused is not None:
+        if torch.compiler.is_dynamo_compiling():
+            return _EAGERLY[refused](eager, A, b, method, assume, rtol, atol, adjoint, on_failure)
+        error, sentence = _REFUSALS[refused]
+        raise error(sentence)
+    if isinstance(A, CSR):
         data, key, shape = A.data, A.template.key, A.shape
     else:
-        raise TypeError("A must be a backsolve.CSR, a Dense or a dense tensor under torch.compile: make it outside.")
+        data = A.data if isinstance(A, Dense) else A
+        key, shape = -1, tuple(data.shape[-2:])
     check_square(shape)
     check_rhs("b", tuple(b.shape), shape[0])
     declared = assume or (A.assumed if isinstance(A, AbstractLinearOperator) else "general")
@@ -53,6 +79,18 @@ def solve(A, b, method, assume, rtol, atol, adjoint, on_failure):
         return _solve(data, b, key, *options)
     arrays = (None, None, None, 0) if key < 0 else (*_arrays(key), shape[1])
     return exported_solve(data, b, *arrays, *options)
+
+
+def _refused(A, b, method) -> str | None:
+    """Which of the refusals stands against compiling this solve."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "transform"
+    if not isinstance(method, str):
+        return "method"
+    if not isinstance(A, torch.Tensor | CSR | Dense) or (isinstance(A, torch.Tensor) and A.layout != torch.strided):
+        return "A"
+    data = A if isinstance(A, torch.Tensor) else A.data
+    return None if isinstance(data, torch.Tensor) and isinstance(b, torch.Tensor) else "b"
 
 
 @torch.compiler.assume_constant_result
@@ -73,6 +111,8 @@ def _operator(data: torch.Tensor, key: int) -> AbstractLinearOperator:
     template = TEMPLATES.get(key)
     if template is None:
         raise RuntimeError("the pattern of a compiled solve is gone: keep the operator it was made with alive.")
+    if not any(template is kept for kept in _latest):
+        _latest.append(template)
     return template.operator(data)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ..plan import Factored, Plan
 from ..shapes import layout_of
-from .torch_functions import Call, Ops, nested_forward_mode, primal
+from .torch_functions import Call, Function, Ops, nested_forward_mode, primal
 
 __all__ = ["dense_slogdet", "sparse_slogdet"]
 
@@ -46,7 +46,7 @@ def _parts(pair: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(sign == 0, sign, phase), size.real
 
 
-class _DenseLogDet(torch.autograd.Function):
+class _DenseLogDet(Function):
     """(..., n, n) to (..., 2)."""
 
     generate_vmap_rule = True
@@ -74,7 +74,7 @@ class _DenseLogDet(torch.autograd.Function):
             return torch.stack([torch.zeros_like(change), change], -1)
 
 
-class _LogDet(torch.autograd.Function):
+class _LogDet(Function):
     """(nnz,) to (2,), or (items, nnz) to (items, 2)."""
 
     @staticmethod

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .. import calculus
+from ..eager import eager
 from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of
 from ..solution import Solution, solution_of
@@ -106,6 +107,12 @@ def primal(t: torch.Tensor) -> torch.Tensor:
 
 class Function(torch.autograd.Function):
     """A Function whose `record` is `apply` without its service to functorch, which costs more than a small solve."""
+
+    def __init_subclass__(cls):
+        """Whoever calls these, autograd or a transform, may do so in a program that is compiled in pieces."""
+        for name in ("backward", "jvp", "vmap"):
+            if name in vars(cls):
+                setattr(cls, name, staticmethod(eager(f"{cls.__module__}.{cls.__name__}.{name}")(getattr(cls, name))))
 
     @classmethod
     def record(cls, *args: Any) -> Any:

@@ -77,7 +77,16 @@ def register(name: str, arguments: str, operator: Callable, is_dense: Callable) 
     ):
         torch.library.register_fake(f"backsolve::{made}", fake, lib=_LIBRARY)
     torch.library.register_autograd(f"backsolve::{name}", autograd, setup_context=setup_context, lib=_LIBRARY)
+    torch.library.register_autograd(f"backsolve::{backward_name}", _no_second_backward, lib=_LIBRARY)
     return operation
+
+
+def _no_second_backward(ctx: Any, *_: Any) -> Any:
+    """Without it the second derivative would be what does not depend on the first backward, without a word."""
+    raise RuntimeError(
+        "compiled and exported solves have one backward: for second derivatives call backsolve.solve in eager mode, "
+        "outside of the compiled function."
+    )
 
 
 def _solve(A: AbstractLinearOperator, b: torch.Tensor, *options: Any) -> torch.Tensor:

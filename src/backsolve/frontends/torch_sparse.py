@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .torch_functions import Function
+
 __all__ = ["values_of"]
 
 
@@ -26,7 +28,7 @@ def values_of(A: torch.Tensor) -> torch.Tensor:
     return _Values.apply(A, places, A.layout, tuple(A.shape))  # type: ignore[no-any-return]
 
 
-class _Values(torch.autograd.Function):
+class _Values(Function):
     @staticmethod
     def forward(ctx, A, places, layout, shape):  # type: ignore[override]
         ctx.made_of = places, layout, shape
@@ -37,7 +39,7 @@ class _Values(torch.autograd.Function):
         return _Build.apply(g, *ctx.made_of), None, None, None
 
 
-class _Build(torch.autograd.Function):
+class _Build(Function):
     @staticmethod
     def forward(ctx, values, places, layout, shape):  # type: ignore[override]
         ctx.made_of = places, layout, shape

@@ -4,17 +4,21 @@ from .base import AbstractMethod, Outcome, Target
 from .bicgstab import BiCGStab
 from .cg import CG
 from .dense import LU, Cholesky
+from .klu import KLU
+from .pardiso import Pardiso
 from .superlu import SuperLU
 from .triangular import Triangular
 
 __all__ = [
     "CG",
+    "KLU",
     "LU",
     "METHODS",
     "AbstractMethod",
     "BiCGStab",
     "Cholesky",
     "Outcome",
+    "Pardiso",
     "SuperLU",
     "Target",
     "Triangular",
@@ -22,6 +26,8 @@ __all__ = [
 
 METHODS: dict[str, type] = {
     "superlu": SuperLU,
+    "pardiso": Pardiso,
+    "klu": KLU,
     "lu": LU,
     "cholesky": Cholesky,
     "triangular": Triangular,

@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import describe
 from ..options import check_tolerance
 from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
+from .equilibrate import Equilibrated, Rescued, exponents, scaled
+from .factors import Factors
 from .judge import (
     A_MAX,
     OMEGA,
@@ -29,48 +32,7 @@ from .judge import (
 __all__ = ["DirectMethod", "DirectState", "Factors"]
 
 _MAX_REFINEMENTS = 4
-
-
-class Factors:
-    """Factorizations of the matrices of a batch.
-
-    Attributes
-    ----------
-    failed : (batch,) int32
-        `Status` of each factorization that failed, 0 for the others.
-    details : dict
-        What was found about the first failure of each `Status`.
-    count : int
-        Numeric factorizations made per matrix.
-    """
-
-    def __init__(self, failed: np.ndarray, details: dict[int, str] | None = None, count: int = 1):
-        self.failed, self.details, self.count = failed, details or {}, count
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of all factors."""
-        raise NotImplementedError
-
-    def fail(self, item: int, status: Status, detail: str) -> None:
-        """Note that an item has no factors, and why."""
-        self.failed[item] = status
-        self.details.setdefault(status, detail)
-
-    def strengthen(self, item: int) -> bool:
-        """Replace the factors of an item by more accurate ones; False if there are none."""
-        return False
-
-    def solve(self, b: Any, adjoint: bool) -> Any:
-        """Solve for b (batch, n, k); NaN for the items that failed."""
-        raise NotImplementedError
-
-    def slogdet(self, dtype: Any) -> tuple[Any, Any]:
-        """Sign and logarithm of the modulus of the determinants, (batch,): (0, -inf) if singular, else NaN if failed.
-
-        Only where the factors are triangular and a dense determinant is out of reach.
-        """
-        raise NotImplementedError
+_MAX_EXTENDED = 10
 
 
 class DirectState:
@@ -105,17 +67,34 @@ class DirectMethod:
     rtol, atol : float, optional
         Judge by norm(b - A x) <= max(rtol norm(b), atol) instead of by the backward error
         norm(r, inf) <= 10 sqrt(n) eps (norm(A, inf) norm(x, inf) + norm(b, inf)).
+    equilibrate : bool, optional
+        Factor A with rows and columns scaled by powers of two. None: only where a solve turns out to be in doubt.
+        Exact: neither the residual nor a derivative knows of it.
+    extended : bool, optional
+        Refine with residuals in twice the working precision until x no longer changes: x is then right to about eps,
+        whatever the condition of A below 1/eps (Demmel et al. 2006, doi:10.1145/1141885.1141894).
     """
 
     rtol: float | None = None
     atol: float | None = None
+    equilibrate: bool | None = None
+    extended: bool = False
 
     name: ClassVar[str] = "direct"
     requires: ClassVar[frozenset[str]] = frozenset()
+    scalable: ClassVar[bool] = True
+    """Whether scaling may help at all."""
 
     def __post_init__(self):
         check_tolerance(type(self).__name__, "rtol", self.rtol, below=1)
         check_tolerance(type(self).__name__, "atol", self.atol)
+        for option, choices in (("equilibrate", (None, True, False)), ("extended", (True, False))):
+            value = getattr(self, option)
+            if not any(value is choice for choice in choices):
+                raise ValueError(
+                    f"{type(self).__name__}: {option} must be one of {', '.join(map(str, choices))}; "
+                    f"got {describe(value)}."
+                )
 
     def __str__(self) -> str:
         given = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
@@ -136,11 +115,34 @@ class DirectMethod:
     def prepare(self, A: Any) -> DirectState:
         """Factor A. Failures are kept per item and told by `apply`."""
         finite = A.structure.finite_items(A.data)
-        factors = self.factor(A, finite)
+        factors = self._factor(A, finite)
         if not all(finite.tolist()):
             factors.failed[~finite] = Status.NONFINITE
             factors.details[Status.NONFINITE] = nonfinite_sentence("A", A.data, A.structure)
         return DirectState(A, factors)
+
+    def _factor(self, A: Any, usable: np.ndarray) -> Factors:
+        """Factor A as `equilibrate` wants it."""
+        if self.equilibrate:
+            return self._equilibrated(A, usable)
+        factors = self.factor(A, usable)
+        if self.equilibrate is None and self.scalable:
+            return Rescued(factors, lambda item: self._again(A, item))
+        return factors
+
+    def _equilibrated(self, A: Any, usable: np.ndarray) -> Factors:
+        r, c = exponents(A, self._symmetric(A))
+        return Equilibrated(self.factor(scaled(A, r, c), usable), A.structure, r, c)
+
+    def _again(self, A: Any, item: int) -> Factors | None:
+        """Equilibrated factors of one item; None if it is in balance already."""
+        one = A.on(A.data[item : item + 1])
+        if not any(e.any() for e in exponents(one, self._symmetric(A))):
+            return None
+        return self._equilibrated(one, np.ones(1, bool))
+
+    def _symmetric(self, A: Any) -> bool:
+        return A.assumed in ("spd", "sym", "her") or "positive_definite" in self.requires
 
     def apply(self, state: DirectState, b: Any, target: Target, *, adjoint: bool = False) -> Outcome:
         """Solve A x = b, or Aᴴ x = b, refine and judge."""
@@ -148,17 +150,19 @@ class DirectMethod:
         x = factors.solve(b, adjoint)
         r, norms = A.structure.residual(A.data, x, b, adjoint)
         work = _Work(x, r, norms)
-        if not factors.details and settled(norms, A.shape[0], state.eps, target, definite):
+        if not self.extended and not factors.details and settled(norms, A.shape[0], state.eps, target, definite):
             return state.outcome(work, np.array([int(met_status(target))] * len(norms), np.int32), {})
         with np.errstate(all="ignore"):
             exponents = unsafe_exponents(norms, state.eps)
             if exponents is not None:
                 return self._apply_scaled(state, b, target, adjoint, exponents)
-            work = self._refine(state, b, work, target, adjoint)
+            refine = self._refine_extended if self.extended else self._refine
+            work = refine(state, b, work, target, adjoint)
             met = on_target(work.norms, A.shape[0], state.eps, target)
             lost = self._lost(state, work, met, target, adjoint)
             status = statuses(work.norms, met, target, factors.failed, definite, lost)
-            doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR)) & (factors.failed == 0)
+            doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR))
+            doubtful &= np.isin(factors.failed, (0, Status.SINGULAR))
             if any([factors.strengthen(item) for item in np.flatnonzero(doubtful).tolist()]):
                 return self.apply(state, b, target, adjoint=adjoint)
         return state.outcome(work, status, {} if (status > 0).all() else _details(state, b, work, status))
@@ -221,6 +225,29 @@ class DirectMethod:
                 work.norms = np.where(better[..., None], norms, work.norms)
             if not halved.any():
                 break
+        return work
+
+    def _refine_extended(self, state: DirectState, b: Any, work: _Work, target: Target, adjoint: bool) -> _Work:
+        """Refine with residuals in twice the precision while each correction is at most half the one before."""
+        A, structure, eps = state.A, state.A.structure, state.eps
+        work.refinements = np.zeros(len(work.norms), np.int32)
+        last = np.full(len(work.norms), np.inf)
+        for step in range(_MAX_EXTENDED):
+            r = structure.extended_residual(A.data, work.x, b, adjoint)
+            d = state.factors.solve(r, adjoint)
+            size = structure.size(d) / np.maximum(structure.size(work.x), np.finfo(float).tiny)
+            if step == 0:
+                work.correction = size
+            going_on = np.isfinite(size) & (size <= 0.5 * last)
+            if not going_on.any():
+                break
+            mask = np.broadcast_to(going_on[:, None], (len(size), b.shape[2]))
+            work.x = structure.choose(mask, work.x + d, work.x)
+            work.refinements += going_on
+            last = np.where(going_on, size, 0.0)
+            if (last <= 0.5 * eps).all():
+                break
+        work.r, work.norms = structure.residual(A.data, work.x, b, adjoint)
         return work
 
 

@@ -46,6 +46,7 @@ class Triangular(DirectMethod):
     """
 
     name: ClassVar[str] = "triangular"
+    scalable: ClassVar[bool] = False
 
     def refuse(self, A: Any) -> str | None:
         """It has to be declared which triangle A is."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..eager import eager
 from ..errors import describe
 from ..options import check_assume
 from .places import is_diagonal
@@ -104,6 +105,7 @@ class AbstractLinearOperator:
         other.assumed = check_assume(assume)
         return other
 
+    @eager("A @ x")
     def __matmul__(self, x: Any) -> Any:
         """A @ x for x of shape (n_cols,) or (..., n_cols, k); differentiable in `data` and x."""
         return self.operations["matvec"](self, x)
@@ -111,33 +113,40 @@ class AbstractLinearOperator:
     # -- algebra: every result is canonical, and differentiable in all that it is made of ---------------------
 
     @property
+    @eager("A.T")
     def T(self) -> Any:
         """The transpose, Aᵀ; "lower" becomes "upper", other declarations stay."""
         return self._transposed(conj=False, assumed=_FLIPPED.get(self.assumed, self.assumed))
 
     @property
+    @eager("A.H")
     def H(self) -> Any:
         """The conjugate transpose, Aᴴ; declarations as for `T`."""
         return self._transposed(conj=True, assumed=_FLIPPED.get(self.assumed, self.assumed))
 
+    @eager("-A")
     def __neg__(self) -> Any:
         """-A."""
         return self._scaled(-1, divide=False)
 
+    @eager("s * A")
     def __mul__(self, s: Any) -> Any:
         """S A for a number, or for an array of them, one for each matrix of a batch; differentiable in s."""
         return self._scaled(s, divide=False)
 
     __rmul__ = __mul__
 
+    @eager("A / s")
     def __truediv__(self, s: Any) -> Any:
         """A / s, as ``A * s``."""
         return self._scaled(s, divide=True)
 
+    @eager("A + B")
     def __add__(self, other: Any) -> Any:
         """A + B on the same pattern, or where one of the two is diagonal, such as ``s * eye(n)``."""
         return total(self, other, "+")
 
+    @eager("A - B")
     def __sub__(self, other: Any) -> Any:
         """A - B, as ``A + B``."""
         return total(self, other, "-")
@@ -148,6 +157,7 @@ class AbstractLinearOperator:
     def __rsub__(self, other: Any) -> Any:
         return total(self, other, "-")
 
+    @eager("A.scale")
     def scale(self, rows: Any = None, columns: Any = None) -> Any:
         """Return diag(rows) A diag(columns); one that is None is the identity.
 
@@ -169,6 +179,7 @@ class AbstractLinearOperator:
         kept = A.assumed if A.assumed in ("lower", "upper") else "general"
         return A._of(A._scaled_values(rows, columns), A.structure, kept)
 
+    @eager("A.diagonal")
     def diagonal(self) -> Any:
         """Return the diagonal, (..., min(n_rows, n_columns)), zero where nothing is stored; differentiable."""
         A = self.operations["together"](self)[0]
@@ -212,6 +223,7 @@ class AbstractLinearOperator:
 
     # ---------------------------------------------------------------------------------------------------------
 
+    @eager("A.toarray")
     def toarray(self) -> Any:
         """Return the dense array, (..., n_rows, n_cols), of the framework of `data`; differentiable."""
         return self.operations["toarray"](self)

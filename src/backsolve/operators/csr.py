@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import _kernels
+from ..eager import eager
 from ..errors import describe
 from ..indices import check_shape, defect_sentence, integers, narrow
 from ..pattern import Pattern, canonical_pattern
@@ -75,6 +76,7 @@ class CSR(AbstractLinearOperator):
     array([1., 1.])
     """
 
+    @eager("backsolve.CSR")
     def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]):
         data = _values("CSR", data)
         pattern, slots = _csr_pattern(_host(indices), _host(indptr), check_shape("CSR: shape", shape))
@@ -110,6 +112,7 @@ class CSR(AbstractLinearOperator):
         return self.structure
 
     @classmethod
+    @eager("backsolve.CSR.from_pattern")
     def from_pattern(cls, data: Any, pattern: Pattern, slots: np.ndarray | None = None) -> CSR:
         """Return the operator with `data` on a Pattern that exists already.
 
@@ -156,6 +159,7 @@ class CSR(AbstractLinearOperator):
         return self._of(values + put(diagonal, pattern.diagonal, pattern.nnz), pattern, assumed)
 
 
+@eager("backsolve.coo")
 def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:
     """Return the sparse operator with ``A[rows[t], cols[t]] += values[t]``.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..eager import eager
 from ..errors import describe
 from ..pattern import Pattern
 from .base import scalar
@@ -55,6 +56,7 @@ class Identity(CSR):
         return Identity.of(self.pattern, shift / s if divide else shift * s)
 
 
+@eager("backsolve.eye")
 def eye(n: int, dtype: Any = None) -> CSR:
     """Return the n x n identity as a sparse operator.
 

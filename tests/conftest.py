@@ -1,0 +1,25 @@
+"""Tests of an engine whose package is not there are skipped, and the report says which and why."""
+
+import pytest
+
+from backsolve.methods.availability import ENGINES, why_missing
+
+
+def engines(item):
+    """Engines named by the parameters of a test: by a string, first in a case, or as the method of a system."""
+    params = getattr(item, "callspec", None)
+    for value in params.params.values() if params else ():
+        name = value[0] if isinstance(value, tuple) and value else getattr(value, "method", value)
+        if isinstance(name, str) and name in ENGINES:
+            yield name
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        needed = {*engines(item), *(name for mark in item.iter_markers("engine") for name in mark.args)}
+        for reason in filter(None, map(why_missing, sorted(needed))):
+            item.add_marker(pytest.mark.skip(reason=f"left out: {reason}"))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "engine(name): needs the package of this engine")
