@@ -156,11 +156,24 @@ def test_a_wrong_adjoint_is_refused_when_it_is_needed():
     close(x, torch.linalg.solve(dense(d, c), b))
     with pytest.raises(ValueError, match=r"adjoint must apply the conjugate transpose.*<g, A v> = .* differ: leave it"):
         x.sum().backward()
+    with pytest.raises(ValueError, match="adjoint must apply the conjugate transpose"):
+        bs.solve(wrong.H, b, **TIGHT)
     M = dense(d, c).detach().numpy()
     numpy = bs.MatrixFree(lambda _, v: M @ v, (), (N, N), adjoint=lambda _, v: M @ v)
     _, pull = bs.vjp(numpy, b.detach().numpy())
     with pytest.raises(ValueError, match="adjoint must apply the conjugate transpose"):
         pull(b.detach().numpy())
+
+
+def test_a_given_adjoint_is_tried_for_every_item_of_a_map():
+    M, b = 4 * torch.eye(N).double() + numbers(torch.float64, 3, N, N) / 2, numbers(torch.float64, N, seed=1)
+    fn, right = (lambda p, v: p @ v), (lambda p, g: p.mH @ g)
+    free = lambda M, adjoint: bs.solve(bs.MatrixFree(fn, M, (N, N), adjoint=adjoint), b, **TIGHT)  # noqa: E731
+    loss = lambda M: free(M, right).square().sum()  # noqa: E731
+    truth = lambda M: (torch.linalg.inv(M) @ b).square().sum()  # noqa: E731
+    close(vmap(grad(loss))(M), vmap(grad(truth))(M))
+    with pytest.raises(ValueError, match="adjoint must apply the conjugate transpose"):
+        vmap(grad(lambda M: free(M, fn).square().sum()))(M)
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,13 @@ class Free(OnArrays):
         if self.map.adjoint is None:
             return
         rng, (m, n) = np.random.default_rng(0), self.inner
-        v, g = (self.xp.zeros_like(b[:1, :1, :1]) + self.like(b, rng.standard_normal((1, k, 1))) for k in (n, m))
+        v, g = (self.xp.zeros_like(b[:, :1, :1]) + self.like(b, rng.standard_normal((1, k, 1))) for k in (n, m))
         Av, Ahg = self.columns(data, False)(v), self.columns(data, True)(g)
-        one, two = (complex(self.to_numpy(self.xp.vecdot(p, q, axis=1))[0, 0]) for p, q in ((g, Av), (Ahg, v)))
-        size = float(np.linalg.norm(self.to_numpy(g)) * np.linalg.norm(self.to_numpy(Av)))
-        if abs(one - two) > self.eps(b) ** 0.5 * size:
+        ones, twos = (self.to_numpy(self.xp.vecdot(p, q, axis=1))[:, 0] for p, q in ((g, Av), (Ahg, v)))
+        sizes = np.linalg.norm(self.to_numpy(g)[:, :, 0], axis=1) * np.linalg.norm(self.to_numpy(Av)[:, :, 0], axis=1)
+        wrong = np.flatnonzero(np.abs(ones - twos) > self.eps(b) ** 0.5 * sizes)
+        if wrong.size:
+            one, two = ones[wrong[0]], twos[wrong[0]]
             raise ValueError(
                 f"MatrixFree: adjoint must apply the conjugate transpose of what fn applies; "
                 f"<g, A v> = {one:.6g} and <adjoint(g), v> = {two:.6g} differ: leave it out to have fn transposed."

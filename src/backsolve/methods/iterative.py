@@ -128,7 +128,7 @@ class _Loop:
             self.rtol = 0.0 if self.atol is not None else (1e-8 if self.eps < 1e-10 else 1e-5)
         self.maxiter = method.maxiter or max(100, min(10 * b.shape[1], 10_000))
         self.residuals = 0
-        if adjoint and not state.adjoint_seen:
+        if not state.adjoint_seen and adjoint != self.structure.map.flipped:  # the given adjoint will be used
             self.structure.check_adjoint(self.A.data, self.b)
             state.adjoint_seen = True
         self.product = self.structure.product(self.A.data, adjoint)
