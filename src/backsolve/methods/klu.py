@@ -10,10 +10,10 @@ import numpy as np
 
 from ..errors import describe
 from ..status import Status
-from .engine import EngineError, SparseEngine, screened
+from .engine import EngineError, SparseEngine
 from .factors import Factors
 from .klu_library import Ordering
-from .screening import structural_deficiency
+from .screening import screened, structural_deficiency
 from .superlu import parity
 
 __all__ = ["KLU"]

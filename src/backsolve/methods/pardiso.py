@@ -10,9 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..status import Status
-from .engine import EngineError, SparseEngine, screened
+from .engine import EngineError, SparseEngine
 from .factors import Factors
 from .pardiso_analysis import GENERAL, Analysis, Place
+from .screening import screened
 from .superlu import SuperLU
 
 __all__ = ["Analysis", "Pardiso"]

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import describe
 from ..status import Status
 from .direct import DirectMethod, Factors
-from .screening import structural_deficiency, why_indefinite
+from .screening import screened, storage_refusal
 
 __all__ = ["SuperLU", "parity"]
 
@@ -79,14 +79,7 @@ class SuperLU(DirectMethod):
 
     def refuse(self, A: Any) -> str | None:
         """SuperLU takes sparse matrices with int32 indices."""
-        if A.structure.kind != "csr":
-            return "takes sparse matrices only: use method='lu' for a dense one"
-        if A.structure.indices.dtype != np.int32:
-            return (
-                "uses int32 indices, and those of this matrix are int64: it takes fewer than 2³¹ entries, "
-                "on a Pattern that was not made with index_dtype='int64'"
-            )
-        return None
+        return storage_refusal(A)
 
     def plan(self, A: Any) -> tuple[str, float, str]:
         """Ordering, pivot threshold, and the reason for them. Worked out once for each pattern."""
@@ -126,16 +119,8 @@ class SuperLU(DirectMethod):
             (lambda item: self._splu(A, item, "colamd", 1.0)) if self.ordering == "auto" and threshold < 1 else None
         )
         factors = _Factors(A.shape[0], len(usable), strict, A.data.itemsize)
-        deficiency = structural_deficiency(A.structure)
-        for item in (item for item, finite in enumerate(usable.tolist()) if finite):
-            if deficiency:
-                # SuperLU reads outside its arrays when it comes to a column without a row left for its pivot.
-                factors.fail(item, Status.SINGULAR, deficiency)
-                continue
-            place = A.structure.not_definite(A.data[item]) if A.assumed == "spd" else None
-            if place is not None:
-                factors.fail(item, Status.INDEFINITE, why_indefinite(A, item, *place))
-                continue
+        # SuperLU itself reads outside its arrays when it comes to a column without a row left for its pivot.
+        for item in screened(A, usable, factors):
             try:
                 factors.items[item] = self._splu(A, item, ordering, threshold)
             except RuntimeError as error:
