@@ -3,10 +3,14 @@
 import copy
 import pickle
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import scipy.sparse as sp
 import torch
 
@@ -153,6 +157,62 @@ def test_message_names_status_finding_and_remedy(case, framework):
     assert sol.message in message and repr(sol).endswith(sol.message)
     kept = status not in ("SINGULAR", "NONFINITE") and np.isfinite(np.asarray(sol.x)).all()
     assert kept or np.isnan(np.asarray(sol.x)).all()
+
+
+ENGINES = ("superlu", "pardiso", "klu")
+BEFORE_FACTORING = ("structurally singular", "structural rank", "diagonal entry", "2x2 minor", "A has", "side has")
+COMMON = [f[1:] for f in FAILURES if f[0] == "superlu"]
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+@pytest.mark.parametrize("adjoint", [False, True], ids=["forward", "adjoint"])
+@pytest.mark.parametrize("case", COMMON, ids=[f"{f[0]}-{i}" for i, f in enumerate(COMMON)])
+def test_every_sparse_engine_gives_one_verdict(case, adjoint, engine):
+    """The status, its advice, and the whole sentence where the engine had nothing to do with the finding."""
+    status, dense, b, options, finding = case
+    told = []
+    for name in ("superlu", engine):
+        F = bs.factorize(operator(dense, name), method=name, on_failure="return", **options)
+        sol = (F.adjoint if adjoint else F).solve_with_info(b)
+        assert bs.Status(int(sol.status)) is bs.Status[status], sol
+        assert ADVICE[status] in sol.message
+        told.append(sol.message)
+    if any(words in finding for words in BEFORE_FACTORING):
+        assert told[0] == told[1] and finding in told[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_markov_chain_without_ground_is_singular_to_every_engine(engine):
+    """Its factors have pivots at rounding level in many places, and its adjoint solve grows without bound."""
+    A = sp.csr_array(scipy.io.mmread(Path(__file__).parent / "data" / "rw5151.mtx.gz"))
+    F = bs.factorize(A, method=engine, on_failure="return")
+    b = np.random.default_rng(0).standard_normal(F.shape[0])
+    for solve in (F.solve_with_info, F.adjoint.solve_with_info):
+        assert bs.Status(int(solve(b).status)) is bs.Status.SINGULAR
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_tells_that_memory_ran_out(engine):
+    """In a process that may grow by a quarter of what the factors take, nine times over."""
+    program = """if True:
+        import resource, sys
+        import numpy as np, scipy.sparse as sp, backsolve as bs
+        n, name = 1500, sys.argv[1]
+        A = sp.csr_array(sp.random_array((n, n), density=8 / n, rng=np.random.default_rng(0)) + 10 * sp.eye_array(n))
+        bs.solve(sp.eye_array(9, format="csr"), np.ones(9), method=name)
+        F = bs.factorize(A, method=name)
+        size = F._factored.nbytes
+        del F
+        used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+        resource.setrlimit(resource.RLIMIT_AS, (1024 * used + size // 4,) * 2)
+        try:
+            keep = [bs.factorize(A, method=name) for _ in range(9)]
+        except MemoryError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program, engine], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"method '{engine}' found no memory for the factors of A"), done
+    assert "analyze(A) forecasts" in done.stdout and "'cg' or 'bicgstab'" in done.stdout
 
 
 def test_every_documented_failure_has_its_case():

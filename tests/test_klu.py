@@ -6,9 +6,11 @@ import pickle
 import threading
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import scipy.sparse as sp
 import torch
 
@@ -288,6 +290,23 @@ def test_auto_takes_klu_for_batches_with_thin_factors_only():
     assert bs.explain(operator(np.tile(full.data, (8, 1)), full)).startswith("superlu")
 
 
+def test_auto_takes_klu_for_networks():
+    """Thin factors, or a diagonal that only a matching fills; neither small systems, nor what fills in."""
+    folder = Path(__file__).parent / "data"
+    chosen = {"west0989": "klu", "1138_bus": "klu", "sherman4": "klu", "gre_1107": "superlu", "jpwh_991": "superlu"}
+    for name, method in chosen.items():
+        assert bs.explain(sp.csr_array(scipy.io.mmread(folder / f"{name}.mtx.gz"))).startswith(f"{method}, since"), name
+    assert bs.explain(ring(499)).startswith("superlu") and bs.explain(ring(500)).startswith("klu")
+    rng = np.random.default_rng(0)
+    hubs = sp.lil_array(
+        sp.random_array((600, 600), density=0.05, rng=rng) + sp.eye_array(600, k=1) + sp.eye_array(600, k=-599)
+    )
+    hubs.setdiag(0)
+    hubs = sp.csr_array(hubs)
+    hubs.eliminate_zeros()
+    assert bs.explain(hubs).startswith("klu")  # 30 entries in a row, and none on the diagonal
+
+
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "PyKLU" else found(name, *a))
@@ -297,7 +316,10 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
         with pytest.raises(ImportError, match=r"method 'klu' needs the package PyKLU: pip install 'backsolve\[klu\]'"):
             bs.solve(operator(S.data, S), np.ones(5), method="klu")
         assert not availability.installed("klu") and availability.installed("superlu")
-        assert bs.explain(operator(np.tile(S.data, (9, 1)), S)).startswith("superlu")
+        told = bs.explain(operator(np.tile(S.data, (9, 1)), S))
+        assert told.startswith("superlu") and "KLU would factor other values several times as fast" in told
+        assert "PyKLU is not installed: pip install 'backsolve[klu]'" in told
+        assert "KLU" not in bs.explain(S) and "PyKLU is not installed" in bs.explain(ring(500))
     finally:
         availability.why_missing.cache_clear()
 

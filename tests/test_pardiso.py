@@ -356,8 +356,17 @@ def test_auto_takes_pardiso_for_large_meshes_only():
     ring = sp.diags_array(np.ones((9, n)), offsets=np.arange(-4, 5), shape=(n, n))  # as many entries in a row
     hub = sp.lil_array(cube())
     hub[0, :200] = 1.0
-    for S, name in ((cube(), "pardiso"), (cube(12), "superlu"), (ring, "superlu"), (hub, "superlu")):
+    thin = "klu" if availability.installed("klu") else "superlu"
+    for S, name in ((cube(), "pardiso"), (cube(12), "superlu"), (ring, thin), (hub, "superlu")):
         assert bs.explain(sp.csr_array(S)).startswith(f"{name}, since A is sparse")
+    # A grid of 80 x 80, once and as a batch; shells and high-order elements have long rows.
+    line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(80, 80))
+    grid = sp.csr_array(sp.kronsum(line, line))
+    assert bs.explain(grid).startswith("superlu")
+    batch = bs.CSR(np.tile(grid.data, (8, 1)), grid.indices, grid.indptr, grid.shape)
+    assert bs.explain(batch).startswith("pardiso")
+    block = sp.csr_array(sp.kron(sp.kronsum(line[:20, :20], line[:20, :20]), np.ones((5, 5)) + np.eye(5)))
+    assert bs.explain(block).startswith("pardiso") and bs.explain(block[:1000, :1000]).startswith("superlu")
     x = bs.solve_with_info(cube(), np.ones(17**3), assume="spd")
     assert x.converged and x.method == Pardiso()
 
@@ -371,6 +380,7 @@ def test_a_missing_package_is_named_and_what_it_would_bring(monkeypatch):
         told = bs.explain(cube())
         assert told.startswith("superlu, since") and "pypardiso is not installed: pip install" in told
         assert "ardiso" not in bs.explain(cube(3))
+        assert bs.explain(cube()).count("pip install") == 1
     finally:
         monkeypatch.undo()
         availability.why_missing.cache_clear()

@@ -24,10 +24,35 @@ def _free(A: Any) -> bool:
     return A.structure.kind == "free"
 
 
-def _circuits(A: Any) -> bool:
-    """Many items whose factors are thin: more than twice as fast as SuperLU in benchmarks/results/circuits.json."""
-    items = math.prod(A.data.shape[:-1])
-    return items >= 8 and installed("klu") and KLU().refuse(A) is None and KLU().flops_per_entry(A) < 40
+def _is_batch(A: Any) -> bool:
+    return math.prod(A.data.shape[:-1]) >= 8
+
+
+def _thin(A: Any) -> bool:
+    """Circuits, power grids and other networks, whose factors stay thin; smaller meshes where they come in batches.
+
+    New values on a known pattern are factored 4 to 11 times as fast as by SuperLU, and a new pattern takes at most
+    1.6 times as long; in batches, which share it, a half or less. Where places of the diagonal are empty and the
+    pattern is far from symmetric, the permutation to block triangular form halves SuperLU's time even once
+    (benchmarks/results/circuits.json).
+    """
+    return (
+        installed("klu")
+        and KLU().refuse(A) is None
+        and _might_be_thin(A)
+        and not (A.shape[0] >= 50_000 and _fills_in(A))
+        and (_wants_matching(A.structure) or KLU().flops_per_entry(A) < (40 if _is_batch(A) else 20))
+    )
+
+
+def _might_be_thin(A: Any) -> bool:
+    """Whether it is worth asking: KLU's ordering takes a tenth of SuperLU's first factorization."""
+    pattern, n = A.structure, A.shape[0]
+    return _is_batch(A) or (n >= 500 and (pattern.nnz <= 10 * n or _wants_matching(pattern)))
+
+
+def _wants_matching(pattern: Any) -> bool:
+    return not pattern.has_full_diagonal and pattern.symmetry < 0.5
 
 
 def _fills_in(A: Any) -> bool:
@@ -35,18 +60,26 @@ def _fills_in(A: Any) -> bool:
 
     There a step of training with Pardiso takes at most three quarters of the time with SuperLU, and as little as a
     thirtieth in three dimensions; the first solve takes between a third more and a tenth. In three dimensions that
-    holds from 4,000 unknowns on, in two from 50,000 (benchmarks/results/engines.json).
+    holds from 4,000 unknowns on, in two from 50,000 (benchmarks/results/engines.json) or, in batches, which share the
+    analysis, from 5,000; for the long rows of high-order and shell elements from 1,500
+    (benchmarks/results/compare.json).
     """
-    n = A.shape[0]
-    if n < 4_000 or Pardiso().refuse(A) is not None:
+    n, pattern = A.shape[0], A.structure
+    if n < 1_500 or Pardiso().refuse(A) is not None:
         return False
-    pattern = A.structure
-    if "fills in" not in pattern.memo:
-        mean, longest = pattern.nnz / n, np.diff(pattern.indptr).max()
+    mean = pattern.nnz / n
+    return _is_mesh(pattern) and (
+        (mean >= 6.5 and n >= 4_000) or (mean >= 4.5 and n >= (5_000 if _is_batch(A) else 50_000)) or mean >= 20
+    )
+
+
+def _is_mesh(pattern: Any) -> bool:
+    """Rows of much the same length, and no band: worked out once for a pattern."""
+    if "mesh" not in pattern.memo:
+        n, longest = pattern.shape[0], np.diff(pattern.indptr).max(initial=0)
         bandwidth = np.abs(pattern.rows - pattern.indices).max(initial=0)
-        dense_enough = mean >= 6.5 or (mean >= 4.5 and n >= 50_000)
-        pattern.memo["fills in"] = bool(dense_enough and longest <= 6 * mean and bandwidth >= math.sqrt(n) / 2)
-    return pattern.memo["fills in"]
+        pattern.memo["mesh"] = bool(longest <= 6 * pattern.nnz / n and bandwidth >= math.sqrt(n) / 2)
+    return pattern.memo["mesh"]
 
 
 RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
@@ -55,7 +88,7 @@ RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
     (lambda A: A.assumed in ("lower", "upper"), Triangular(), "declared triangular"),
     (lambda A: _dense(A) and A.assumed == "spd", Cholesky(), "dense and declared positive definite"),
     (_dense, LU(), "dense"),
-    (_circuits, KLU(), "a sparse batch whose factors are thin: one ordering, and pivots, serve all items"),
+    (_thin, KLU(), "sparse with thin factors, for whose other values one ordering, and mostly its pivots, serve again"),
     (lambda A: _fills_in(A) and installed("pardiso"), Pardiso(), "sparse and a large mesh, whose factors fill in"),
     (lambda A: True, SuperLU(), "sparse, and SuperLU is the sparse direct engine at hand"),
 ]
@@ -108,8 +141,17 @@ def explain(A: Any, method: Any = "auto") -> str:
     if method != "auto":
         return f"{chosen.name}, as named. {chosen.explain(A)}."
     reason = next(why for holds, _, why in RULES if holds(A))
-    missing = ""
-    if _fills_in(A) and (why := why_missing("pardiso")):
-        gain = "Pardiso would take at most three quarters of the time in a loop, and often a tenth"
-        missing = f" {gain}; {why}: pip install 'backsolve[pardiso]'."
-    return f"{chosen.name}, since A is {reason}. {chosen.explain(A)}.{missing}"
+    return f"{chosen.name}, since A is {reason}. {chosen.explain(A)}.{_what_is_missing(A)}"
+
+
+def _what_is_missing(A: Any) -> str:
+    """Which engine that is not there would have been taken, or looked at, and what it would bring."""
+    if _dense(A) or _free(A) or A.assumed in ("lower", "upper"):
+        return ""
+    pardiso = "Pardiso would take at most three quarters of the time in a loop, and often a tenth"
+    klu = "if its factors are thin, as those of networks are, KLU would factor other values several times as fast"
+    gains = {"pardiso": (_fills_in, pardiso), "klu": (_might_be_thin, klu)}
+    for name, (holds, gain) in gains.items():
+        if holds(A) and (why := why_missing(name)):
+            return f" {gain}; {why}: pip install 'backsolve[{name}]'."
+    return ""

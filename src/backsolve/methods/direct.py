@@ -18,6 +18,7 @@ from .judge import (
     A_MAX,
     OMEGA,
     X_MAX,
+    boundless,
     in_doubt,
     met_status,
     nonfinite_sentence,
@@ -125,14 +126,25 @@ class DirectMethod:
         """Factor A as `equilibrate` wants it."""
         if self.equilibrate:
             return self._equilibrated(A, usable)
-        factors = self.factor(A, usable)
+        factors = self._in_memory(A, usable)
         if self.equilibrate is None and self.scalable:
             return Rescued(factors, lambda item: self._again(A, item))
         return factors
 
     def _equilibrated(self, A: Any, usable: np.ndarray) -> Factors:
         r, c = exponents(A, self._symmetric(A))
-        return Equilibrated(self.factor(scaled(A, r, c), usable), A.structure, r, c)
+        return Equilibrated(self._in_memory(scaled(A, r, c), usable), A.structure, r, c)
+
+    def _in_memory(self, A: Any, usable: np.ndarray) -> Factors:
+        """Factor, with one sentence for every engine that finds no memory."""
+        try:
+            return self.factor(A, usable)
+        except MemoryError as error:
+            told = f" ({error})" if str(error) else ""
+            raise MemoryError(
+                f"method {self.name!r} found no memory for the factors of A{told}; A is {A!r}: keep fewer factorizations "
+                "alive, see what backsolve.analyze(A) forecasts, or use an iterative method such as 'cg' or 'bicgstab'."
+            ) from error
 
     def _again(self, A: Any, item: int) -> Factors | None:
         """Equilibrated factors of one item; None if it is in balance already."""
@@ -172,10 +184,11 @@ class DirectMethod:
 
         Of a singular A, uᴴ A = 0 and A v = 0, the factors make a σ at rounding level, and x is v (uᴴ b) / σ. As
         uᴴ r = uᴴ b, the correction for r is then as large as x. Of an ill-conditioned A it is κ eps times x. In
-        both, the backward error is small; where it is not, the factors are of another matrix than A.
+        both, the backward error is small; where it is not, the factors are of another matrix than A, unless x has grown
+        beyond what rounding makes of any regular one.
         """
         norms = work.norms
-        lost = unsolved(norms) & on_target(norms, state.A.shape[0], state.eps, Target())
+        lost = unsolved(norms) & (on_target(norms, state.A.shape[0], state.eps, Target()) | boundless(norms, state.eps))
         doubt = met & ~lost & in_doubt(norms, state.eps)
         if doubt.any() and met_status(target) is Status.CONVERGED_BACKWARD:
             d = state.factors.solve(work.r, adjoint)

@@ -16,6 +16,7 @@ __all__ = [
     "A_MAX",
     "OMEGA",
     "X_MAX",
+    "boundless",
     "in_doubt",
     "met_status",
     "nonfinite_sentence",
@@ -135,6 +136,14 @@ def unsolved(norms: np.ndarray) -> np.ndarray:
     """
     b_scaled = norms[..., B_SCALED]
     return (norms[..., R_SCALED] > 0.5 * b_scaled) & (b_scaled > 0)
+
+
+def boundless(norms: np.ndarray, eps: float) -> np.ndarray:
+    """Columns of x so large that their factors are singular by far: norm(A) norm(x) > norm(b) / eps².
+
+    A regular matrix has norm(A⁻¹) norm(A) < 1/eps or so, and pivots that were left as they are do not make it 1/eps².
+    """
+    return norms[..., A_MAX] * norms[..., X_MAX] * eps > norms[..., B_MAX] / eps
 
 
 def stats_of(norms: np.ndarray, correction: Any = np.nan, **counts: Any) -> Stats:
