@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import backsolve as bs
+from backsolve.methods.availability import ENGINES
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(bs.__file__).parent
@@ -256,6 +257,19 @@ def test_doctests(name):
     runner = doctest.DocTestRunner(verbose=False)
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, module.__name__):
         runner.run(test, out=failures.append)
+    assert runner.failures == 0, "".join(failures)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_doctests_of_extras(name):
+    """Skipped among the others, as their package may be missing; here they run."""
+    module = importlib.import_module(f"backsolve.methods.{name}")
+    cls, failures = ENGINES[name], []
+    text = inspect.getdoc(cls).replace("  # doctest: +SKIP", "")
+    test = doctest.DocTestParser().get_doctest(text, dict(vars(module)), cls.__name__, module.__file__, 0)
+    assert len(test.examples) >= 2
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(test, out=failures.append)
     assert runner.failures == 0, "".join(failures)
 
 

@@ -142,8 +142,8 @@ class DirectMethod:
         except MemoryError as error:
             told = f" ({error})" if str(error) else ""
             raise MemoryError(
-                f"method {self.name!r} found no memory for the factors of A{told}; A is {A!r}: keep fewer factorizations "
-                "alive, see what backsolve.analyze(A) forecasts, or use an iterative method such as 'cg' or 'bicgstab'."
+                f"method {self.name!r} found no memory for the factors of A{told}; A is {A!r}: keep fewer alive, see "
+                "what backsolve.analyze(A) forecasts, or use an iterative method such as 'cg' or 'bicgstab'."
             ) from error
 
     def _again(self, A: Any, item: int) -> Factors | None:
