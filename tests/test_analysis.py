@@ -3,6 +3,7 @@
 import copy
 import gzip
 import pickle
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -724,7 +725,10 @@ def shown():
 
 def test_the_page_has_the_output_of_this_run():
     page = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
-    kept, now = (text.partition("  - solve takes")[0] for text in (page, shown()))
+    # Cuthill-McKee breaks ties by NumPy's sort, whose order of equal numbers depends on the processor.
+    kept, now = (
+        re.sub(r"McKee \d+, profile [\d,]+", "McKee", text.partition("  - solve takes")[0]) for text in (page, shown())
+    )
     assert len(kept.splitlines()) > 15 and kept == now, "run: python tests/test_analysis.py"
 
 
