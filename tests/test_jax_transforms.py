@@ -62,12 +62,9 @@ SECOND = {
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SECOND)
 def test_derivatives(name, compiled, solve):
-    derive = SECOND[name]
+    derive, (w, b) = SECOND[name], (jnp.asarray(VALUES), jnp.asarray(B))
     got = derive(loss(solve))
-    close(
-        (jax.jit(got) if compiled else got)(VALUES * jnp.ones(7), jnp.asarray(B)),
-        derive(loss(truth))(jnp.asarray(VALUES), jnp.asarray(B)),
-    )
+    close((jax.jit(got) if compiled else got)(w, b), derive(loss(truth))(w, b))
 
 
 @pytest.mark.parametrize("solve", [by_pattern, by_entries])

@@ -46,7 +46,7 @@ def frontend_of(*values: Any) -> Any:
     chosen = found.pop() if found else "numpy"
     if chosen not in (*_FRONTENDS, "numpy"):
         raise TypeError(
-            f"arrays must be NumPy's, JAX's or torch tensors; got one of {chosen}: convert it with numpy.asarray."
+            f"arrays must be JAX's, NumPy's or torch tensors; got one of {chosen}: convert it with numpy.asarray."
         )
     return _frontend(chosen)
 

@@ -108,9 +108,10 @@ def _sparse(A: Any) -> CSR:
             "are traced: make A = backsolve.CSR(values, indices, indptr, shape) outside, and call A.with_data(values) "
             "inside."
         )
-    places = [np.asarray(i) for i in index]
-    data = asarray("A", A.data)
-    return coo(data, places[0].T, A.shape) if len(places) == 1 else CSR(data, *places, A.shape)
+    data, shape = asarray("A", A.data), (A.shape[0], A.shape[1])
+    if isinstance(A, BCOO):
+        return coo(data, np.asarray(A.indices).T, shape)
+    return CSR(data, A.indices, A.indptr, shape)
 
 
 def _laid_out(A: AbstractLinearOperator, data: Any, b: Any, layout: Layout, dtype: Any) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..errors import describe
 from ..operators import AbstractLinearOperator
@@ -18,14 +19,15 @@ __all__ = ["asarray", "canonical", "concrete", "cube", "matvec", "outer", "resul
 def asarray(label: str, value: Any) -> jax.Array:
     """Return `value` as an array of a supported dtype; integers become JAX's default float."""
     if not isinstance(value, jax.Array):
-        wide = isinstance(value, np.ndarray | np.generic) and value.dtype.char in "dD"
-        value = plain_array(label, value) if not isinstance(value, np.generic) else value
-        if wide and not jax.config.jax_enable_x64:
+        explicit = isinstance(value, np.ndarray | np.generic) and value.dtype.char in "dD"
+        value = plain_array(label, value)
+        dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+        if explicit and dtype != value.dtype:
             raise TypeError(
                 f"{label} is {value.dtype}, which JAX would round to single precision: call "
                 'jax.config.update("jax_enable_x64", True) first, or convert it to single precision.'
             )
-        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
+        return jnp.asarray(value, dtype)
     if jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool:
         return value.astype(float)
     if value.dtype.char not in "fdFD":
@@ -38,7 +40,7 @@ def asarray(label: str, value: Any) -> jax.Array:
 
 def concrete(*arrays: Any) -> bool:
     """Whether no array is traced."""
-    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+    return not any(isinstance(a, Tracer) for a in arrays)
 
 
 def result_dtype(*arrays: Any) -> Any:

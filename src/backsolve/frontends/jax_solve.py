@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -117,7 +118,7 @@ def _eager(data, b, *, call, adjoint, backward, stats):
 
 @_solve.def_abstract_eval
 def _shapes(data, b, *, call, adjoint, backward, stats):
-    return [jax.core.ShapedArray(v.shape, v.dtype) for v in _result_types(data, b, stats)]
+    return [ShapedArray(v.shape, v.dtype) for v in _result_types(data, b, stats)]
 
 
 def _compiled(ctx, data, b, *, call, adjoint, backward, stats):

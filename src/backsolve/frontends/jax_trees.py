@@ -25,12 +25,9 @@ class _Same:
         mine, theirs = self.template, other.template
         if mine is theirs:
             return True
-        slots = (mine.slots is None) == (theirs.slots is None)
-        return (
-            slots
-            and mine.pattern == theirs.pattern
-            and (mine.slots is None or np.array_equal(mine.slots, theirs.slots))
-        )
+        if mine.pattern != theirs.pattern or mine.slots is None or theirs.slots is None:
+            return mine.pattern == theirs.pattern and mine.slots is theirs.slots
+        return np.array_equal(mine.slots, theirs.slots)
 
     def __hash__(self) -> int:
         return hash((self.template.pattern, self.template.count))
