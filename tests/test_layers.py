@@ -79,8 +79,11 @@ def layer(name):
     return next(level for level, members in enumerate(LAYERS) if name.split(".")[0] in members)
 
 
-def is_torch(name):
-    return name.startswith("frontends.torch")
+def framework(name):
+    """The framework that a module may import."""
+    if name == "nn":
+        return "torch"
+    return next((known for known in FRAMEWORKS if name.startswith(f"frontends.{known}")), None)
 
 
 def test_every_module_has_a_layer():
@@ -112,7 +115,7 @@ def test_only_frontends_know_a_framework_and_only_the_top_looks_for_one():
     for name in MODULES:
         _, foreign = imports(name)
         known = {module.split(".")[0] for module in foreign} & FRAMEWORKS
-        allowed = {"torch"} if is_torch(name) or name == "nn" else set()
+        allowed = {framework(name)}
         assert known <= allowed, f"{name} imports {known}"
         finds = any(isinstance(node, ast.Attribute) and node.attr == "modules" for node in ast.walk(TREES[name]))
         assert not finds or layer(name) == len(LAYERS) - 1, f"{name} looks into sys.modules"

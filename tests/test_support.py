@@ -11,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -236,6 +237,28 @@ def in_numpy(kind, p, b):
     return [*actual, w_bar], (*expected, bars[0])
 
 
+def in_jax(kind, p, b):
+    """`jax.jit` of a solve, its `jvp`, its `vjp` and a `vmap` over both, for cotangents of this convention."""
+    import jax
+
+    def solve(w, b):
+        if kind == "MatrixFree":
+            return bs.solve(bs.MatrixFree(lambda w, v: w[:N] * v, w, (N, N)), b)
+        A = bs.coo(w, (ROWS.numpy(), COLS.numpy()), (N, N))
+        return bs.solve(A if kind == "CSR" else A.toarray(), b)
+
+    w, g, w_dot, b_dot = entries(p), vector(b.dtype, *b.shape, seed=2), *tangents(p, b)
+    with jax.enable_x64(True):
+        at, along, back = ([jax.numpy.asarray(v.numpy()) for v in vs] for vs in ((w, b), (w_dot, b_dot), (g,)))
+        x, x_dot = jax.jit(lambda at, along: jax.jvp(solve, at, along))(tuple(at), tuple(along))
+        bars = jax.jit(lambda at, g: jax.vjp(solve, *at)[1](g))(tuple(at), back[0].conj())
+        many = jax.jit(jax.vmap(solve))(*(jax.numpy.stack([v, 2 * v]) for v in at))
+        actual = [torch.from_numpy(np.array(v)) for v in (x, x_dot, *(v.conj() for v in bars), many)]
+    truth_of = lambda w, b: torch.linalg.solve(scatter(w), b)  # noqa: E731
+    x, pull = vjp(truth_of, w, b)
+    return actual, [x, jvp(truth_of, (w, b), (w_dot, b_dot))[1], *pull(g), torch.stack([x, x])]
+
+
 def nested(*transforms):
     """Of the energy as a function of the parameters."""
 
@@ -293,6 +316,7 @@ GROUPS = {
         "compile": both(compiled),
         "export": both(exported, backward),
     },
+    "JAX: `jit` of `jvp`, `vjp`, `vmap`": {"jax": in_jax},
     "NumPy: `bs.vjp`, `bs.jvp`": {"numpy": in_numpy},
 }
 UNLISTED = {
@@ -306,6 +330,7 @@ _OUTSIDE = "A must be a backsolve.CSR, a Dense or a dense tensor under torch.com
 _NO_FORWARD = "under torch.compile has no forward mode and no vmap: apply them outside"
 _ONCE = "does not currently support double backward"  # torch's own
 REFUSED = {
+    ("jax", "MatrixFree"): "solve with a function by jax.scipy.sparse.linalg",
     ("compile", "MatrixFree"): _OUTSIDE,
     ("export", "MatrixFree"): _OUTSIDE,
     ("compiled, backward twice", "MatrixFree"): _OUTSIDE,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
 from numbers import Number
 from typing import Any
 
+from numpy import ndarray
 from scipy.sparse.linalg import LinearOperator
 
 from .eager import LOOKUP
@@ -22,11 +24,17 @@ from .solution import Solution, solution_of
 __all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square"]
 
 _SAME_AS_FORWARD = Adjoint()
-_OTHER_FRAMEWORKS = {"jax": ("Array",), "tensorflow": ("Tensor", "Variable", "SparseTensor")}
+_ARRAYS = {
+    "torch": {"torch": ("Tensor",)},
+    "jax": {"jax": ("Array",), "jax.experimental.sparse": ("BCOO", "BCSR")},
+    "tensorflow": {"tensorflow": ("Tensor", "Variable", "SparseTensor")},
+}
+"""Array types of each framework, by the modules that have them."""
+_FRONTENDS = ("torch", "jax")
 
 
 def frontend_of(*values: Any) -> Any:
-    """The adapter for these arrays: torch if any is a tensor, else NumPy; frameworks are found, never imported."""
+    """The adapter for these arrays: that of their framework, else NumPy; frameworks are found, never imported."""
     found: set[Any] = set()
     for v in values:
         found.update(map(_framework, v.leaves if isinstance(v, AbstractLinearOperator) else (v,)))
@@ -35,33 +43,34 @@ def frontend_of(*values: Any) -> Any:
         raise TypeError(
             f"A, b and other arrays must come from one framework; got {' and '.join(sorted(found))}: convert one."
         )
-    if found == {"torch"}:
-        return _torch()
-    if found:
+    chosen = found.pop() if found else "numpy"
+    if chosen not in (*_FRONTENDS, "numpy"):
         raise TypeError(
-            f"arrays must be NumPy's or torch tensors; got one of {found.pop()}: convert it with numpy.asarray."
+            f"arrays must be JAX's, NumPy's or torch tensors; got one of {chosen}: convert it with numpy.asarray."
         )
-    from .frontends import numpy as frontend
-
-    return frontend
+    return _frontend(chosen)
 
 
 @cache
-def _torch() -> Any:
-    from .frontends import torch as frontend
-
-    return frontend
+def _frontend(name: str) -> Any:
+    return import_module(f".frontends.{name}", __package__)
 
 
 def _framework(value: Any) -> str | None:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return "torch"
-    for name, kinds in _OTHER_FRAMEWORKS.items():
-        module = sys.modules.get(name)
-        if module is not None and isinstance(value, tuple(getattr(module, k) for k in kinds if hasattr(module, k))):
-            return name
+    if type(value) is ndarray:
+        return None
+    for name, modules in _ARRAYS.items():
+        for path, kinds in modules.items():
+            module = sys.modules.get(path)
+            if module is not None and isinstance(value, tuple(getattr(module, k) for k in kinds if hasattr(module, k))):
+                return name
     return None
+
+
+def _meet(data: Any) -> None:
+    """Load JAX's frontend with the first JAX values that an operator gets: it makes operators pytrees."""
+    if "jax" in sys.modules and _framework(data) == "jax":
+        _frontend("jax")
 
 
 def info(frontend: Any, A: Any, b: Any, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
@@ -69,6 +78,8 @@ def info(frontend: Any, A: Any, b: Any, plan: Plan, factored: Factored, adjoint:
     if frontend.name == "numpy":
         x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint)
         return solution_of(plan.method, outcome, layout, x)
+    if frontend.name == "jax":
+        return frontend.info(A, b, plan, factored, adjoint)
     box: list = []
     x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint, box)
     sol = solution_of(plan.method, outcome, layout, x, frontend.from_host)
@@ -177,6 +188,7 @@ AbstractLinearOperator.operations.update(
     toarray=lambda A: frontend_of(A).toarray(A),
     full=lambda data: frontend_of(data).full(data),
     together=_together,
+    meet=_meet,
     values=lambda A: frontend_of(A).values(A),
     take=lambda values, places: frontend_of(values).take(values, places),
     put=lambda values, places, size: frontend_of(values).put(values, places, size),

@@ -1,4 +1,4 @@
-"""Derivatives of a solve for NumPy, where there is no automatic differentiation."""
+"""Derivatives of a solve as plain functions: for NumPy, and the adjoint solve with its verdict for JAX."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["jvp", "vjp"]
 
 @eager("backsolve.vjp")
 def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
-    """Solve A x = b in NumPy, and return the function that pulls a cotangent of x back.
+    """Solve A x = b in NumPy or JAX, and return the function that pulls a cotangent of x back.
 
     Parameters
     ----------
     A, b
-        As for `solve`; NumPy and SciPy arrays.
+        As for `solve`; NumPy, SciPy or JAX arrays.
     **options
         method, assume, rtol, atol, adjoint, on_failure of `solve`.
 
@@ -30,7 +30,7 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
         ``data_bar, b_bar, adjoint = pullback(g)`` for g of the shape of ``sol.x``: with df = Re⟨g, dx⟩,
         df = Re⟨data_bar, d data⟩ + Re⟨b_bar, db⟩, and the `Solution` of the adjoint solve. ``data_bar`` has
         one number per stored value of A, in the order of ``A.data``; None for a `MatrixFree` A, whose function
-        NumPy cannot differentiate.
+        NumPy cannot differentiate. In JAX cotangents are those of `jax.vjp`, the conjugates of these.
 
     Raises
     ------
@@ -47,6 +47,8 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     array([ 0.125, -0.25 , -0.25 ])
     """
     frontend, A, b, plan = _explicit("vjp", A, b, options)
+    if frontend.name == "jax":
+        return frontend.vjp(A, b, plan)
     x, outcome, layout, pull = frontend.vjp(A, b, plan, Factored())
 
     def pullback(g: Any) -> tuple[Any, Any, Solution]:
@@ -101,6 +103,6 @@ def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any
             raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")
     chosen = known | options
     frontend, A, b = inputs(A, b, chosen.pop("assume"))
-    if frontend.name != "numpy":
+    if frontend.name != "numpy" and (caller, frontend.name) != ("vjp", "jax"):
         raise TypeError(f"{caller} is for NumPy arrays; with {frontend.name} differentiate backsolve.solve itself.")
     return frontend, A, b, make_plan(A, **chosen, keep_best=True)

@@ -79,6 +79,7 @@ class CSR(AbstractLinearOperator):
     @eager("backsolve.CSR")
     def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]):
         data = _values("CSR", data)
+        self.operations["meet"](data)
         pattern, slots = _csr_pattern(_host(indices), _host(indptr), check_shape("CSR: shape", shape))
         self._set(Template(pattern, slots), data, "CSR", "indices")
 
@@ -132,6 +133,7 @@ class CSR(AbstractLinearOperator):
                     f"CSR.from_pattern: slots must lie in [0, {pattern.nnz}); got {slots.min()} to {slots.max()}."
                 )
         self = cls.__new__(cls)
+        self.operations["meet"](data)
         self._set(Template(pattern, slots), _values("CSR.from_pattern", data), "CSR.from_pattern", "the pattern")
         return self
 
@@ -188,11 +190,12 @@ def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:
     """
     values = _values("coo", values)
     try:
-        rows, cols = index
+        rows, cols = _host(index) if hasattr(index, "aval") else index
     except (TypeError, ValueError):
         raise ValueError(f"coo: index must be a pair (rows, cols) of integer arrays; got {describe(index)}.") from None
     pattern, slots = canonical_pattern(_host(rows), _host(cols), shape)
     self = CSR.__new__(CSR)
+    self.operations["meet"](values)
     self._set(Template(pattern, slots), values, "coo", "rows and cols")
     return self
 
@@ -209,11 +212,11 @@ def _host(index: Any) -> Any:
     """Index arrays of any framework as NumPy arrays: they are static."""
     if getattr(index, "is_meta", False):
         raise ValueError("indices must hold numbers; got a tensor on the meta device: make it on another device.")
-    if not hasattr(index, "detach"):
-        return np.asarray(index)
     try:
-        return index.detach().cpu().numpy()
-    except RuntimeError as error:
+        return index.detach().cpu().numpy() if hasattr(index, "detach") else np.asarray(index)
+    except (RuntimeError, TypeError) as error:
+        if not hasattr(index, "detach") and not hasattr(index, "aval"):
+            raise
         raise ValueError(
             f"indices must hold numbers; got a {type(index).__name__}, which stands for any while a program is traced: "
             "make the operator outside, and call A.with_data(values) inside."

@@ -1,0 +1,181 @@
+"""The solve as a JAX primitive: its derivatives are those of `calculus`, its transpose is the solve with Aᵀ.
+
+Transforms see a primitive with rules; outside of a compiled program it runs at once, inside it is one call of the host.
+Factors reach derivatives through `factor_cache`, since nothing but arrays travels there.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .. import calculus
+from ..factor_cache import CACHE
+from ..plan import Plan
+from ..shapes import Layout
+from ..solution import Solution, Stats, solution_of
+from .jax_arrays import matvec, outer
+
+__all__ = ["Call", "Ops", "run"]
+
+_COUNTS = ("refinements", "iterations", "matvecs", "factorizations", "copies")
+
+
+class Call:
+    """What a solve and its derivatives share besides arrays; equal calls are equal programs."""
+
+    def __init__(self, plan: Plan, layout: Layout):
+        self.plan, self.layout = copy.copy(plan), layout
+        self.plan.template = plan.template.on(None)  # so that no traced value outlives its trace
+        self.structure, self.method = plan.template.structure, plan.method
+        self.details: dict[int, str] = {}  # what an eager forward solve found
+        self._key = (
+            self.structure,
+            plan.template.assumed,
+            plan.method,
+            tuple(plan.targets.values()),
+            tuple(plan.on_failure.values()),
+            plan.keep_best,
+            layout,
+        )
+        self.quiet = copy.copy(self.plan)
+        self.quiet.on_failure = {False: "return", True: "return"}
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Call) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def run(self, plan: Plan, data: Any, b: Any, adjoint: bool, backward: bool, stats: bool) -> tuple[np.ndarray, ...]:
+        """Solve on the host, with the factors of these values if there are any."""
+        data, b = np.ascontiguousarray(data), np.ascontiguousarray(b)
+        assumed = plan.template.assumed
+        with CACHE.factors(self.structure, self.method, assumed, data, spend=backward) as factored:
+            # a state outlives the memory that XLA lends to a call
+            outcome = plan.run(factored, data.copy, b, adjoint=adjoint, backward=backward, show=self.show)
+        if plan is self.plan and not backward:
+            self.details = outcome.details
+        found = (outcome.x, outcome.status, *(outcome.stats if stats else ()))
+        kinds = _result_types(data, b, stats)
+        return tuple(np.asarray(v, kind.dtype).reshape(kind.shape) for v, kind in zip(found, kinds, strict=True))
+
+    def show(self, outcome: Any) -> Solution:
+        """The outcome as the user knows it, or item by item under a map."""
+        layout, (items, n, k) = self.layout, outcome.x.shape
+        if (items, k) != (int(np.prod(layout.items, dtype=int)), layout._width):
+            layout = Layout((items,), (0,), (), n, k, False)
+        return solution_of(self.method, outcome, layout, layout.shown(outcome.x, np.transpose))
+
+
+class Ops:
+    """The three operations that `calculus` asks for, on data (items, ...) and vectors (items, n, k)."""
+
+    def __init__(self, call: Call):
+        self.call = call
+
+    def matvec(self, data, x, adjoint):
+        return matvec(self.call.structure, data, x, adjoint)
+
+    def outer(self, y, x):
+        return outer(self.call.structure, y, x)
+
+    def solve(self, data, b, adjoint):
+        return run(self.call, data, b, adjoint, backward=True)[0]
+
+
+def run(call: Call, data: Any, b: Any, adjoint: bool, backward: bool = False, stats: bool = False) -> Any:
+    """x (items, n, k), status (items,), and if asked for the fields of `Stats`."""
+    return _solve.bind(data, b, call=call, adjoint=adjoint, backward=backward, stats=stats)
+
+
+_solve = Primitive("backsolve_solve")
+_solve.multiple_results = True
+
+
+def _result_types(data: Any, b: Any, stats: bool) -> tuple[jax.ShapeDtypeStruct, ...]:
+    items, real = (data.shape[0],), jax.dtypes.canonicalize_dtype(np.float64)
+    fields = (jax.ShapeDtypeStruct(items, np.int32 if name in _COUNTS else real) for name in Stats._fields)
+    return (
+        jax.ShapeDtypeStruct(b.shape, b.dtype),
+        jax.ShapeDtypeStruct(items, np.int32),
+        *(fields if stats else ()),
+    )
+
+
+@_solve.def_impl
+def _eager(data, b, *, call, adjoint, backward, stats):
+    found = call.run(call.plan, data, b, adjoint, backward, stats)
+    return [jnp.asarray(v) for v in found]
+
+
+@_solve.def_abstract_eval
+def _shapes(data, b, *, call, adjoint, backward, stats):
+    return [ShapedArray(v.shape, v.dtype) for v in _result_types(data, b, stats)]
+
+
+def _compiled(ctx, data, b, *, call, adjoint, backward, stats):
+    """One call of the host, on buffers: a JAX array inside of it could wait for the program that waits for it."""
+
+    def host(data, b):
+        return call.run(call.quiet, data, b, adjoint, backward, stats)
+
+    found, _, _ = mlir.emit_python_callback(
+        ctx, host, None, [data, b], ctx.avals_in, ctx.avals_out, has_side_effect=False, returns_token=False
+    )
+    return found
+
+
+mlir.register_lowering(_solve, _compiled)
+
+
+def _jvp(primals, tangents, *, call, adjoint, backward, stats):
+    """The rule of `calculus`; of systems that failed the derivative is NaN, forward and transposed."""
+    data, b = primals
+    data_dot, b_dot = (None if isinstance(t, ad.Zero) else t for t in tangents)
+    found = run(call, data, b, adjoint, backward, stats)
+    x, status = found[:2]
+    real = jnp.finfo(x.dtype).dtype
+    kept = jnp.where(status > 0, 1.0, jnp.nan).astype(real)[:, None, None]
+    x_dot = kept * calculus.solve_jvp(Ops(call), data, x, data_dot, b_dot, adjoint)
+    return found, [x_dot, *(ad.Zero(jax.typeof(v).to_tangent_aval()) for v in found[1:])]
+
+
+ad.primitive_jvps[_solve] = _jvp
+
+
+def _transpose(cotangents, data, b, *, call, adjoint, backward, stats):
+    """A⁻ᵀ g = conj(A⁻ᴴ conj(g)): JAX transposes without conjugation."""
+    g = cotangents[0]
+    if isinstance(g, ad.Zero):
+        return None, ad.Zero(b.aval)
+    return None, run(call, data, g.conj(), not adjoint, backward=True)[0].conj()
+
+
+ad.primitive_transposes[_solve] = _transpose
+
+
+def _batch(arguments, axes, *, call, adjoint, backward, stats):
+    """A mapped axis of the data becomes items; one that b alone has becomes columns of the same factors."""
+    (data, b), (data_axis, b_axis) = arguments, axes
+    options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats}
+    if data_axis is None:
+        size = b.shape[b_axis]
+        b = jnp.moveaxis(b, b_axis, 2)  # (items, n, size, k)
+        x, *rest = _solve.bind(data, b.reshape((*b.shape[:2], size * b.shape[3])), **options)
+        return [x.reshape(b.shape), *rest], [2] + [None] * len(rest)
+    size = data.shape[data_axis]
+    data = jnp.moveaxis(data, data_axis, 0)
+    b = jnp.broadcast_to(b, (size, *b.shape)) if b_axis is None else jnp.moveaxis(b, b_axis, 0)
+    found = _solve.bind(*(v.reshape((size * v.shape[1], *v.shape[2:])) for v in (data, b)), **options)
+    return [v.reshape((size, v.shape[0] // size, *v.shape[1:])) for v in found], [0] * len(found)
+
+
+batching.primitive_batchers[_solve] = _batch
