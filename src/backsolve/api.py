@@ -64,8 +64,8 @@ def solve(
     A : array (..., n, n), sparse array or tensor, or linear operator
         See `aslinearoperator`. Leading axes are a batch.
     b : array (n,) or (..., n, k)
-        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor, so
-        is the result, and NumPy and SciPy inputs are constants.
+        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor or a JAX
+        array, so is the result, and NumPy and SciPy inputs are constants.
     method : str or method object, optional
         "auto", "superlu", "lu", "cholesky", "triangular", or such as ``SuperLU(ordering="colamd")``; `explain`
         tells of "auto".
