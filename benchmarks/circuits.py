@@ -34,6 +34,7 @@ STEPS = ("new pattern", "new values", "solve", "adjoint", "gradient")
 # matrix, items
 CASES = [
     ("case118_Ybus", 1), ("case2869pegase_Bdc", 1), ("memplus", 1), ("ibmpg1_G", 1), ("orani678", 1), ("west0989", 1),
+    ("1138_bus", 1), ("sherman4", 1), ("nos6", 1), ("dw256B", 1), ("orsirr_1", 1), ("jpwh_991", 1), ("mcfe", 1),
     ("bcsstk14", 1), ("gre_1107", 1), ("convection50", 1), ("convection100", 1), ("convection200", 1), ("cube16", 1),
     ("cube24", 1), ("case2869pegase_Bdc", 64), ("memplus", 16), ("west0989", 64), ("convection25", 64),
     ("convection50", 64), ("convection100", 64), ("cube10", 64), ("cube16", 16),

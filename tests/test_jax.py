@@ -7,29 +7,14 @@ import pytest
 import scipy.sparse as sp
 import torch
 from jax.experimental.sparse import BCOO, BCSR
+from jax_cases import COLS, ROWS, VALUES, B, dense, wide  # noqa: F401  (a fixture)
 
 import backsolve as bs
 from backsolve.factor_cache import CACHE
 
-ROWS, COLS = [0, 0, 1, 1, 2, 2, 0], [0, 1, 1, 2, 0, 2, 0]  # not symmetric, the first place twice
-VALUES = np.array([2.0, 1, 4, -1, 0.5, 3, 1])
-B = np.array([1.0, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def wide():
-    with jax.enable_x64(True):
-        CACHE.clear()
-        yield
-        CACHE.clear()
-
 
 def sparse(w):
     return bs.coo(w, (ROWS, COLS), (3, 3))
-
-
-def dense(w):
-    return jnp.zeros((*w.shape[:-1], 3, 3), w.dtype).at[..., ROWS, COLS].add(w)
 
 
 def close(got, want, factor=1):
@@ -126,6 +111,22 @@ def test_factorize_solves_with_one_factorization():
     assert CACHE.info().misses == 1
     close(F.refactorize(2 * w).solve(b), jnp.linalg.solve(dense(2 * w), b))
     close(jax.jit(lambda w: bs.factorize(sparse(w)).solve(b))(w), F.solve(b))
+
+
+def test_factors_that_the_cache_dropped_are_made_again():
+    w, b = jnp.asarray(VALUES), jnp.asarray(B)
+    F = bs.factorize(sparse(w))
+    before = CACHE.info().capacity
+    try:
+        CACHE.clear()
+        close(F.solve(b), jnp.linalg.solve(dense(w), b))
+        assert CACHE.info().misses == 1
+        CACHE.resize(0)
+        got = jax.jit(jax.grad(lambda w: bs.solve(sparse(w), b).sum()))(w)
+        close(got, jax.grad(lambda w: jnp.linalg.solve(dense(w), b).sum())(w))
+        assert CACHE.info().entries == 0
+    finally:
+        CACHE.resize(before)
 
 
 @pytest.mark.parametrize("method", ["superlu", "cg", "bicgstab", "cholesky"])

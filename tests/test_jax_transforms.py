@@ -5,25 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from jax_cases import COLS, ROWS, VALUES, B, dense, wide  # noqa: F401  (a fixture)
 
 import backsolve as bs
 from backsolve.factor_cache import CACHE
-
-ROWS, COLS = [0, 0, 1, 1, 2, 2, 0], [0, 1, 1, 2, 0, 2, 0]  # not symmetric, the first place twice
-VALUES = np.array([2.0, 1, 4, -1, 0.5, 3, 1])
-B = np.array([1.0, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def wide():
-    with jax.enable_x64(True):
-        CACHE.clear()
-        yield
-        CACHE.clear()
-
-
-def dense(w):
-    return jnp.zeros((*w.shape[:-1], 3, 3), w.dtype).at[..., ROWS, COLS].add(w)
 
 
 def by_pattern(w, b):

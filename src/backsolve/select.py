@@ -31,10 +31,10 @@ def _is_batch(A: Any) -> bool:
 def _thin(A: Any) -> bool:
     """Circuits, power grids and other networks, whose factors stay thin; smaller meshes where they come in batches.
 
-    New values on a known pattern are factored 4 to 11 times as fast as by SuperLU, and a new pattern takes at most
-    1.6 times as long; in batches, which share it, a half or less. Where places of the diagonal are empty and the
-    pattern is far from symmetric, the permutation to block triangular form halves SuperLU's time even once
-    (benchmarks/results/circuits.json).
+    A step with new values on a known pattern takes a third to a seventh of the time with SuperLU, and a new pattern at
+    most 1.5 times as long; in batches, which share it, less than half. Where places of the diagonal are empty and the
+    pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a
+    fifth to a fifteenth in a step, 1.2 times to a third once (benchmarks/results/circuits.json).
     """
     return (
         installed("klu")
