@@ -14,6 +14,7 @@ using backsolve::Pattern;
 void bind_analysis(nb::module_& m);     // bind_analysis.cpp
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
+void bind_incomplete(nb::module_& m);
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -123,5 +124,6 @@ NB_MODULE(_kernels, m) {
   bind_analysis(m);
   bind_elimination(m);
   bind_extended(m);
+  bind_incomplete(m);
   m.def("thread_count", &backsolve::thread_count);
 }

@@ -70,6 +70,8 @@ def with_nan(dense):
 
 CURVED = np.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]])  # minors of order 2 are positive, that of 3 is not
 LOWEST = np.linalg.eigh(CURVED)[1][:, 0]
+CYCLE = np.roll(np.eye(12), 1, axis=0)
+NEGATIVE = bs.preconditioners.Function(lambda v: -v, symmetric=True)
 
 # method, status, matrix, right-hand side, options, what the message says besides the advice
 FAILURES = [
@@ -138,6 +140,58 @@ FAILURES = [
     ("bicgstab", "STAGNATION", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
     ("bicgstab", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
     ("bicgstab", "NONFINITE", general(3), np.array([1, np.inf, 2]), {}, "right-hand side has inf in row 1"),
+    ("fcg", "INDEFINITE", np.diag([1.0, -1]), ramp(2), {}, "a direction p with pᴴ A p / pᴴ p = -6.0e-01 after 0"),
+    ("fcg", "SINGULAR", laplacian(), ramp(6), {}, "the curvatures of A met on the way"),
+    ("fcg", "MAXITER", hilbert(12), ramp(12), {"method": bs.FCG(maxiter=3)}, "after 3 iterations"),
+    ("fcg", "STAGNATION", definite(), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("fcg", "BREAKDOWN", 1e-310 * definite(3), ramp(3), {}, ""),
+    ("fcg", "NONFINITE", with_nan(definite(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("minres", "SINGULAR", laplacian(), ramp(6), {}, "lies in the null space of A"),
+    ("minres", "SINGULAR", np.diag([1.0, 0, 2]), ramp(3), {}, "lies in the null space of A"),
+    ("minres", "INDEFINITE", definite(), ramp(12), {"M": NEGATIVE}, "M is not positive definite"),
+    ("minres", "BREAKDOWN", general(), ramp(12), {}, "A is not Hermitian, as MINRES takes it to be: use 'gmres'"),
+    ("minres", "MAXITER", definite(), ramp(12), {"method": bs.MINRES(maxiter=3)}, "after 3 iterations"),
+    ("minres", "STAGNATION", definite(), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("minres", "NONFINITE", with_nan(definite(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("gmres", "STAGNATION", CYCLE, np.eye(12)[0], {"method": bs.GMRES(restart=5)}, "restart=5: raise restart"),
+    ("gmres", "STAGNATION", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("gmres", "MAXITER", general(), ramp(12), {"method": bs.GMRES(maxiter=2)}, "after 2 iterations"),
+    ("gmres", "SINGULAR", laplacian(), ramp(6), {}, "the Krylov space is exhausted"),
+    ("gmres", "BREAKDOWN", np.array([[0.0, 1], [-1, 0]]), ramp(2), {"M": "jacobi"}, "the diagonal entry of row 0"),
+    ("gmres", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("fgmres", "STAGNATION", CYCLE, np.eye(12)[0], {"method": bs.FGMRES(restart=5)}, "restart=5: raise restart"),
+    ("fgmres", "MAXITER", general(), ramp(12), {"method": bs.FGMRES(maxiter=2)}, "after 2 iterations"),
+    ("fgmres", "SINGULAR", np.ones((3, 3)), ramp(3), {}, "the Krylov space is exhausted"),
+    ("fgmres", "BREAKDOWN", np.array([[0.0, 1], [-1, 0]]), ramp(2), {"M": "jacobi"}, "the diagonal entry of row 0"),
+    ("fgmres", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("lsmr", "SINGULAR", np.ones((3, 3)), ramp(3), {}, "lies in the null space of the adjoint of A"),
+    ("lsmr", "MAXITER", hilbert(12), ramp(12), {"method": bs.LSMR(maxiter=3)}, "after 3 iterations"),
+    ("lsmr", "BREAKDOWN", 1e-310 * general(), ramp(12), {}, ""),
+    ("lsmr", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("jacobi", "MAXITER", laplacian() + 0.1 * np.eye(6), ramp(6), {"method": bs.Jacobi(maxiter=3)}, "after 3"),
+    ("jacobi", "BREAKDOWN", general() - 3 * np.eye(12), ramp(12), {}, "the iteration diverges"),
+    ("jacobi", "BREAKDOWN", np.array([[0.0, 1], [1, 0]]), ramp(2), {}, "diagonal entry of row 0 is zero"),
+    ("jacobi", "STAGNATION", general() + 12 * np.eye(12), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("jacobi", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("sor", "MAXITER", laplacian(), ramp(6), {}, "after 100 iterations"),
+    ("sor", "BREAKDOWN", general() - 3 * np.eye(12), ramp(12), {}, "the iteration diverges"),
+    ("sor", "BREAKDOWN", np.array([[0.0, 1], [1, 0]]), ramp(2), {}, "diagonal entry of row 0 is zero"),
+    ("sor", "STAGNATION", general() + 12 * np.eye(12), np.cos(ramp(12)), {"rtol": 0.0}, "relative residual"),
+    ("sor", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("richardson", "MAXITER", definite(), ramp(12), {"method": bs.Richardson(omega=0.01, maxiter=3)}, "after 3"),
+    ("richardson", "BREAKDOWN", general(), ramp(12), {}, "the iteration diverges"),
+    ("richardson", "STAGNATION", 0.1 * general() + 0.6 * np.eye(12), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("richardson", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("neumann", "MAXITER", laplacian() + 0.1 * np.eye(6), ramp(6), {"method": bs.Neumann(maxiter=3)}, "after 3"),
+    ("neumann", "BREAKDOWN", general() - 3 * np.eye(12), ramp(12), {}, "the iteration diverges"),
+    ("neumann", "BREAKDOWN", np.array([[0.0, 1], [1, 0]]), ramp(2), {}, "diagonal entry of row 0 is zero"),
+    ("neumann", "STAGNATION", general() + 12 * np.eye(12), ramp(12), {"rtol": 0.0}, "relative residual"),
+    ("neumann", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
+    ("chebyshev", "MAXITER", hilbert(12), ramp(12), {"method": bs.Chebyshev(maxiter=3)}, "after 3 iterations"),
+    ("chebyshev", "BREAKDOWN", np.diag([1.0, -1]), ramp(2), {}, "an eigenvalue of M A is not positive"),
+    ("chebyshev", "BREAKDOWN", definite(), ramp(12), {"method": bs.Chebyshev(bounds=(0.1, 1.0))}, "give bounds"),
+    ("chebyshev", "STAGNATION", definite(), ramp(12), {"method": bs.Chebyshev(maxiter=3000), "rtol": 0.0}, ""),
+    ("chebyshev", "NONFINITE", with_nan(definite(3)), ramp(3), {}, "A has nan in row 1, column 0"),
 ]
 
 

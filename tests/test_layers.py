@@ -23,16 +23,16 @@ from backsolve.methods.availability import ENGINES
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(bs.__file__).parent
 SNAPSHOT = Path(__file__).parent / "api_snapshot.txt"
-PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn"]
+PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn", "backsolve.preconditioners"]
 
 LAYERS = [
     {"_kernels"},
     {"pattern", "indices", "full", "free", "arrays", "eager", "status", "solution", "errors", "options"},
     {"operators"},
-    {"methods"},
+    {"methods", "preconditioners"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
-    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "nn"},
+    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "nn", "progress"},
 ]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow"}
 

@@ -360,6 +360,7 @@ def test_declared_properties_hold(name, n):
         "m_matrix": lambda: (off <= 0).all() and (np.linalg.inv(dense) >= 0).all(),
         "lower": lambda: (np.triu(dense, 1) == 0).all(),
         "upper": lambda: (np.tril(dense, -1) == 0).all(),
+        "near_identity": lambda: (np.abs(np.eye(problem.n) - dense).sum(axis=1) <= 0.8 * (1 + rounding)).all(),
         "singular": lambda: singular_values[-1] <= rounding * singular_values[0],
         "ill_conditioned": lambda: singular_values[0] > 1e8 * singular_values[-1],
         "complex": lambda: dense.dtype.kind == "c",

@@ -9,16 +9,37 @@ array([1., 1.])
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
+from . import preconditioners
 from .analysis import Analysis, analyze
 from .api import aslinearoperator, explain, solve, solve_with_info
 from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
-from .methods import CG, KLU, LU, BiCGStab, Cholesky, Pardiso, SuperLU, Triangular
+from .methods import (
+    CG,
+    FCG,
+    FGMRES,
+    GMRES,
+    KLU,
+    LSMR,
+    LU,
+    MINRES,
+    SOR,
+    BiCGStab,
+    Chebyshev,
+    Cholesky,
+    Jacobi,
+    Neumann,
+    Pardiso,
+    Richardson,
+    SuperLU,
+    Triangular,
+)
 from .operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo, eye
 from .options import Adjoint
 from .pattern import Pattern
+from .progress import Progress
 from .solution import Solution, Stats
 from .status import Status
 
@@ -30,18 +51,29 @@ except _PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "CG",
     "CSR",
+    "FCG",
+    "FGMRES",
+    "GMRES",
     "KLU",
+    "LSMR",
     "LU",
+    "MINRES",
+    "SOR",
     "AbstractLinearOperator",
     "Adjoint",
     "Analysis",
     "BiCGStab",
+    "Chebyshev",
     "Cholesky",
     "Dense",
     "Factorization",
+    "Jacobi",
     "MatrixFree",
+    "Neumann",
     "Pardiso",
     "Pattern",
+    "Progress",
+    "Richardson",
     "Solution",
     "SolveError",
     "SolveWarning",
@@ -56,6 +88,7 @@ __all__ = [
     "eye",
     "factorize",
     "jvp",
+    "preconditioners",
     "slogdet",
     "solve",
     "solve_with_info",

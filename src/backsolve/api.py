@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .dispatch import frontend_of, info, inputs, make_plan, operator, square
+from .dispatch import frontend_of, info, inputs, make_plan, operator, square, start
 from .eager import eager
 from .operators import AbstractLinearOperator
 from .options import Adjoint
@@ -48,11 +48,14 @@ def solve(
     b: Any,
     *,
     method: Any = "auto",
+    M: Any = None,
     assume: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     adjoint: Adjoint | None = None,
     on_failure: str = "raise",
+    x0: Any = None,
+    callback: Any = None,
 ) -> Any:
     """Solve A x = b, differentiably in the stored numbers of A and in b.
 
@@ -67,8 +70,12 @@ def solve(
         One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor or a JAX
         array, so is the result, and NumPy and SciPy inputs are constants.
     method : str or method object, optional
-        "auto", "superlu", "lu", "cholesky", "triangular", or such as ``SuperLU(ordering="colamd")``; `explain`
-        tells of "auto".
+        "auto", a direct method ("superlu", "pardiso", "klu", "lu", "cholesky", "triangular"), an iterative one ("cg",
+        "fcg", "minres", "bicgstab", "gmres", "fgmres", "lsmr", "chebyshev", ...), or an object such as
+        ``GMRES(restart=80)``; `explain` tells of "auto".
+    M : str, preconditioner or function, optional
+        M ≈ A⁻¹ for an iterative method: "jacobi", "block_jacobi", "ssor", "ic0", "mic", "ilu0", "ilut", "amg",
+        "chebyshev", or one of `backsolve.preconditioners`. Changes the time, never the answer; backward solves use Mᴴ.
     assume : {"general", "spd", "sym", "her", "lower", "upper"}, optional
         What is known of A; chooses the method and never the answer.
     rtol, atol : float, optional
@@ -79,6 +86,11 @@ def solve(
     on_failure : {"raise", "warn", "return"}, optional
         Raise `SolveError`, warn and go on, or go on. Systems that failed are NaN, and so are their gradients;
         `solve_with_info` returns the best iterate instead. Holds in backward too.
+    x0 : array of the shape of x, optional
+        Where an iterative method begins; zero by default. It never changes the target and has no gradient.
+    callback : callable, optional
+        ``callback(iteration, residual_norm, x)`` for each iteration of an iterative method, from 0 on, with the norms
+        of its recursive residuals, one for each right-hand side. What it raises ends the solve. See `Progress`.
 
     Returns
     -------
@@ -102,14 +114,15 @@ def solve(
     if (torch := sys.modules.get("torch")) is not None and torch.compiler.is_compiling():
         from .frontends import torch_compile
 
-        return torch_compile.solve(_solve, A, b, method, assume, rtol, atol, adjoint, on_failure)
-    return _solve(A, b, method, assume, rtol, atol, adjoint, on_failure)
+        return torch_compile.solve(_solve, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback)
+    return _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback)
 
 
 @eager("backsolve.solve")
-def _solve(A, b, method, assume, rtol, atol, adjoint, on_failure):
+def _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback):
     frontend, A, b = inputs(A, b, assume)
-    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M)
+    start(frontend, plan, x0, callback)
     return frontend.solve(A, b, plan, Factored())[0]
 
 
@@ -119,17 +132,20 @@ def solve_with_info(
     b: Any,
     *,
     method: Any = "auto",
+    M: Any = None,
     assume: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     adjoint: Adjoint | None = None,
     on_failure: str = "raise",
+    x0: Any = None,
+    callback: Any = None,
 ) -> Solution:
     """Solve A x = b like `solve`, and tell what became of it.
 
     Parameters
     ----------
-    A, b, method, assume, rtol, atol, adjoint, on_failure
+    A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback
         As for `solve`.
 
     Returns
@@ -151,17 +167,18 @@ def solve_with_info(
     (False, 'SINGULAR')
     """
     frontend, A, b = inputs(A, b, assume)
-    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True, M=M)
+    start(frontend, plan, x0, callback)
     return info(frontend, A, b, plan, Factored())
 
 
 @eager("backsolve.explain")
-def explain(A: Any, *, method: Any = "auto", assume: str | None = None) -> str:
+def explain(A: Any, *, method: Any = "auto", M: Any = None, assume: str | None = None) -> str:
     """Say which method `solve` would use for A, how, and why.
 
     Parameters
     ----------
-    A, method, assume
+    A, method, M, assume
         As for `solve`.
 
     Returns
@@ -179,4 +196,4 @@ def explain(A: Any, *, method: Any = "auto", assume: str | None = None) -> str:
     >>> bs.explain(np.eye(3))
     'lu, since A is dense. LU with partial pivoting by LAPACK: the matrix is dense.'
     """
-    return explain_choice(square(operator(frontend_of(A), A, assume)), method)
+    return explain_choice(square(operator(frontend_of(A), A, assume)), method, M)

@@ -8,12 +8,14 @@ from importlib import import_module
 from numbers import Number
 from typing import Any
 
+import numpy as np
 from numpy import ndarray
 from scipy.sparse.linalg import LinearOperator
 
 from .eager import LOOKUP
 from .errors import describe
 from .methods.base import check_rtol_once
+from .methods.iterative import IterativeMethod
 from .operators import AbstractLinearOperator
 from .options import Adjoint, check_assume, check_on_failure
 from .plan import Factored, Plan
@@ -21,7 +23,7 @@ from .select import choose_method
 from .shapes import check_rhs, check_square
 from .solution import Solution, solution_of
 
-__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square"]
+__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square", "start"]
 
 _SAME_AS_FORWARD = Adjoint()
 _ARRAYS = {
@@ -134,12 +136,32 @@ def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
     return A
 
 
-def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best) -> Plan:
+def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best, M=None) -> Plan:
     if adjoint is not None and not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be a backsolve.Adjoint; got {describe(adjoint)}.")
-    chosen = choose_method(A, method)
+    chosen = choose_method(A, method, M)
     target = check_rtol_once(chosen, rtol, atol)
     return Plan(A, chosen, target, adjoint or _SAME_AS_FORWARD, check_on_failure(on_failure), keep_best)
+
+
+def start(frontend: Any, plan: Plan, x0: Any, callback: Any) -> None:
+    """Give a plan what only iterative methods take."""
+    if x0 is None and callback is None:
+        return
+    for name, value in (("x0", x0), ("callback", callback)):
+        if value is not None and not isinstance(plan.method, IterativeMethod):
+            raise ValueError(
+                f"{name} is for iterative methods; the method is {plan.method}: leave it out, or name one such as 'cg'."
+            )
+        if value is not None and not frontend.starts:
+            raise TypeError(f"{name} is for NumPy arrays and torch tensors; with {frontend.name} leave it out.")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function (iteration, residual_norm, x); got {describe(callback)}.")
+    plan.callback = callback
+    if x0 is not None:
+        plan.x0 = frontend.asarray("x0", x0)
+        if not np.isfinite(frontend.to_host(plan.x0)).all():
+            raise ValueError("x0 must be finite; got a NaN or an infinity: leave it out to begin at zero.")
 
 
 def _matvec(A: AbstractLinearOperator, x: Any) -> Any:

@@ -21,7 +21,7 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     A, b
         As for `solve`; NumPy, SciPy or JAX arrays.
     **options
-        method, assume, rtol, atol, adjoint, on_failure of `solve`.
+        method, M, assume, rtol, atol, adjoint, on_failure of `solve`.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any)
     b_dot : array of the shape of b, optional
         Tangent of b; zero if None.
     **options
-        method, assume, rtol, atol, adjoint, on_failure of `solve`.
+        method, M, assume, rtol, atol, adjoint, on_failure of `solve`.
 
     Returns
     -------
@@ -97,7 +97,15 @@ def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any)
 
 
 def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any, Plan]:
-    known = {"method": "auto", "assume": None, "rtol": None, "atol": None, "adjoint": None, "on_failure": "raise"}
+    known = {
+        "method": "auto",
+        "M": None,
+        "assume": None,
+        "rtol": None,
+        "atol": None,
+        "adjoint": None,
+        "on_failure": "raise",
+    }
     for option in options:
         if option not in known:
             raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")

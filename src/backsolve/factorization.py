@@ -124,6 +124,7 @@ def factorize(
     A: Any,
     *,
     method: Any = "auto",
+    M: Any = None,
     assume: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -134,8 +135,8 @@ def factorize(
 
     Parameters
     ----------
-    A, method, assume, rtol, atol, adjoint, on_failure
-        As for `solve`.
+    A, method, M, assume, rtol, atol, adjoint, on_failure
+        As for `solve`; an iterative method keeps its preconditioner.
 
     Returns
     -------
@@ -158,7 +159,7 @@ def factorize(
     A = square(operator(frontend, A, assume))
     if A.structure.kind == "free":
         raise ValueError(f"factorize needs the entries of A; A is {A!r}: use solve, or A.toarray() if it is small.")
-    plan, factored = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False), Factored()
+    plan, factored = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M), Factored()
     frontend.prepare(A, plan, factored)
     return Factorization(A, plan, factored)
 

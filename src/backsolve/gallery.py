@@ -26,6 +26,7 @@ PROPERTIES = {
     "lower": "no entry lies above the diagonal",
     "upper": "no entry lies below the diagonal",
     "singular": "some vector other than zero is mapped to zero",
+    "near_identity": "in each row of the identity minus A the moduli sum to at most 0.8",
     "ill_conditioned": "the condition number exceeds 1e8",
     "complex": "entries are complex",
     "nonfinite": "the right-hand side has a NaN",
@@ -268,6 +269,16 @@ def _badly_scaled(n: int, rng: np.random.Generator):
     return coo(left[rows] * A.data * right[cols], (rows, cols), A.shape), rows, cols, left * rng.standard_normal(size)
 
 
+def _contraction(n: int, rng: np.random.Generator, turn: complex = 1.0):
+    """I - N: a walk to the next node and the seventh, which stops with probability 0.2; far from symmetric."""
+    every = np.arange(n)
+    share = 0.2 + 0.4 * rng.random(n)
+    steps = {0: np.ones(n) + 0 * turn, 1: -turn * share, (7 if n > 7 else 2): -turn * (0.8 - share)}
+    parts = [(every, (every + step) % n, value) for step, value in steps.items() if step < n]
+    rows, cols, values = zip(*parts, strict=True)
+    return _triplets(rows, cols, values, n)
+
+
 def _half(word: str, build: Callable) -> Callable:
     """One triangle of another problem, its values in the same order."""
 
@@ -308,6 +319,21 @@ _PROBLEMS: dict[str, tuple[Callable, str]] = {
     "hermitian": (
         lambda n, rng: _stencil(n, 2, -np.exp(0.7j), 4.5 + 0j, -np.exp(-0.7j)),
         "hermitian positive_definite diagonally_dominant complex",
+    ),
+    "contraction": (_contraction, "near_identity diagonally_dominant m_matrix"),
+    "complex_contraction": (
+        lambda n, rng: _contraction(n, rng, np.exp(1j)),
+        "near_identity diagonally_dominant complex",
+    ),
+    "contraction_nan": (
+        lambda n, rng: (*_contraction(n, rng), np.full(n, np.nan)),
+        "near_identity diagonally_dominant m_matrix nonfinite",
+    ),
+    "lower_contraction": (_half("lower", _contraction), "lower near_identity diagonally_dominant m_matrix"),
+    "upper_contraction": (_half("upper", _contraction), "upper near_identity diagonally_dominant m_matrix"),
+    "upper_complex_contraction": (
+        _half("upper", lambda n, rng: _contraction(n, rng, np.exp(1j))),
+        "upper near_identity diagonally_dominant complex",
     ),
     "badly_scaled": (_badly_scaled, "ill_conditioned"),
     "lower_convection": (_half("lower", _convection), "lower diagonally_dominant m_matrix"),

@@ -73,7 +73,7 @@ class Pattern:
     def matvec(self, data: np.ndarray, x: np.ndarray, adjoint: bool = False) -> np.ndarray:
         """A x, or Aᴴ x."""
         y = np.empty((data.shape[0], self.shape[1 if adjoint else 0], x.shape[2]), data.dtype)
-        self._core.matmat(data, x, y, adjoint)
+        self._core.matmat(data, np.ascontiguousarray(x), y, adjoint)
         return y
 
     def product(self, data: np.ndarray, adjoint: bool):
@@ -95,6 +95,7 @@ class Pattern:
 
     def solve_triangular(self, data: np.ndarray, b: np.ndarray, lower: bool, adjoint: bool = False) -> np.ndarray:
         """A⁻¹ b, or A⁻ᴴ b, from one triangle of A; NaN for items whose diagonal has a zero or is not all stored."""
+        b = np.ascontiguousarray(b)
         x = np.empty_like(b)
         self._core.solve_triangular(data, b, x, lower, adjoint)
         return x

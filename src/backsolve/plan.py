@@ -72,6 +72,10 @@ class Plan:
         }
         self.on_failure = {False: on_failure, True: adjoint.on_failure or on_failure}
         self.keep_best = keep_best
+        self.x0: Any = None
+        """Where the forward solve begins, as an array of the user's; it has no derivative."""
+        self.callback: Callable | None = None
+        """What is told of each iteration of the forward solve."""
 
     def on(self, structure: Any) -> Plan:
         """The same plan for the operator on another structure."""
@@ -88,15 +92,18 @@ class Plan:
         adjoint: bool,
         backward: bool,
         show: Callable[[Outcome], Solution],
+        x0: Any = None,
+        watch: Callable | None = None,
     ) -> Outcome:
         """Solve on plain arrays: b (batch, n, k), and values of data (batch, ...), taken unless the state is made.
 
         `adjoint` says which system, A or Aᴴ; `backward` says whose targets and failure policy hold. Raises or
         warns as asked, with the outcome as `show` shows it to the user; values of failed items are NaN unless the
-        best iterate was asked for.
+        best iterate was asked for. An iterative method begins at x0 (batch, n, k), and tells `watch`.
         """
         state = factored.made or factored.state(self.method, self.template.on(values()))
-        outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint)
+        more = {} if x0 is None and watch is None else {"x0": x0, "watch": watch}
+        outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint, **more)
         if not outcome.converged:
             self._blank(outcome, np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE)))
             self._report(show(outcome), backward)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from .errors import describe
-from .methods import CG, KLU, LU, METHODS, AbstractMethod, BiCGStab, Cholesky, Pardiso, SuperLU, Triangular
+from .methods import (
+    CG,
+    GMRES,
+    KLU,
+    LU,
+    METHODS,
+    MINRES,
+    AbstractMethod,
+    BiCGStab,
+    Cholesky,
+    Pardiso,
+    SuperLU,
+    Triangular,
+)
 from .methods.availability import installed, missing_sentence, why_missing
 from .methods.direct import DirectMethod
+from .methods.iterative import IterativeMethod
 
 __all__ = ["RULES", "check_method", "choose_method", "explain"]
 
@@ -94,9 +109,16 @@ RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
 ]
 """(predicate, method, reason), read from the top."""
 
+WITH_M: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
+    (lambda A: A.assumed == "spd", CG(), "declared positive definite, and M is given"),
+    (lambda A: A.assumed == "her", MINRES(), "declared Hermitian, and M is given"),
+    (lambda A: True, GMRES(), "not declared definite, and M is given"),
+]
+"""The same where a preconditioner asks for an iterative method."""
 
-def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
-    """Return the method object for A: a name, a method object, or "auto".
+
+def choose_method(A: Any, method: Any = "auto", M: Any = None) -> AbstractMethod:
+    """Return the method object for A: a name, a method object, or "auto", with the preconditioner M.
 
     Raises
     ------
@@ -106,7 +128,10 @@ def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
         If the method needs a package that is not there.
     """
     named = check_method(method)
-    chosen = next(m for holds, m, _ in RULES if holds(A)) if named is None else named
+    rules = RULES if M is None else WITH_M
+    chosen = next(m for holds, m, _ in rules if holds(A)) if named is None else named
+    if M is not None:
+        chosen = _with_preconditioner(chosen, M)
     if _free(A) and isinstance(chosen, DirectMethod):
         refusal = "needs the entries of A: use 'cg' or 'bicgstab', or A.toarray() if A is small"
     else:
@@ -116,6 +141,17 @@ def choose_method(A: Any, method: Any = "auto") -> AbstractMethod:
     if missing := missing_sentence(chosen.name):
         raise ImportError(missing)
     return chosen
+
+
+def _with_preconditioner(method: AbstractMethod, M: Any) -> AbstractMethod:
+    if not isinstance(method, IterativeMethod):
+        raise ValueError(
+            f"M is for iterative methods; the method is {method}: leave it out, or name one such as 'cg' or 'gmres'."
+        )
+    given = method.M if any(f.name == "M" for f in fields(method)) else None
+    if given is not None:
+        raise TypeError(f"M was given twice: in {method}, and {M} in the call: give one.")
+    return replace(method, M=M)
 
 
 def check_method(method: Any) -> AbstractMethod | None:
@@ -135,12 +171,12 @@ def check_method(method: Any) -> AbstractMethod | None:
     return method
 
 
-def explain(A: Any, method: Any = "auto") -> str:
+def explain(A: Any, method: Any = "auto", M: Any = None) -> str:
     """Say which method would solve with A, how, and why."""
-    chosen = choose_method(A, method)
+    chosen = choose_method(A, method, M)
     if method != "auto":
         return f"{chosen.name}, as named. {chosen.explain(A)}."
-    reason = next(why for holds, _, why in RULES if holds(A))
+    reason = next(why for holds, _, why in (RULES if M is None else WITH_M) if holds(A))
     return f"{chosen.name}, since A is {reason}. {chosen.explain(A)}.{_what_is_missing(A)}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import describe
 
-__all__ = ["Layout", "check_rhs", "check_square", "layout_of", "plain_array"]
+__all__ = ["Layout", "check_rhs", "check_square", "check_start", "layout_of", "plain_array"]
 
 
 class Layout(NamedTuple):
@@ -74,10 +74,22 @@ class Layout(NamedTuple):
     def _width(self) -> int:
         return prod(self.batch[a] for a in self.fold) * self.k
 
+    def per_column(self, norms: Any, permute: Callable) -> Any:
+        """Numbers (items, columns), one for each right-hand side, in the shape of x without its vectors."""
+        shown = self._replace(n=1).shown(norms[:, None, :], permute)
+        return shown[..., 0] if self.vector else shown[..., 0, :]
+
     def per_item(self, values: Any) -> Any:
         """Verdicts (items,) as an array of the batch axes of data, ones included, to broadcast against `batch`."""
         shape = [self.batch[a] if a in self.keep else 1 for a in range(len(self.batch))]
         return values.reshape(shape)
+
+
+def check_start(shape: tuple[int, ...], layout: Layout) -> None:
+    """Raise unless x0 has the shape of x."""
+    want = (*layout.batch, layout.n) if layout.vector else (*layout.batch, layout.n, layout.k)
+    if tuple(shape) != want:
+        raise ValueError(f"x0 must have the shape of x, {want}; got shape {tuple(shape)}.")
 
 
 def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .status import Status
 
-__all__ = ["Solution", "Stats", "solution_of"]
+__all__ = ["Solution", "Stats", "solution_of", "watcher"]
 
 
 class Stats(NamedTuple):
@@ -39,6 +39,8 @@ class Stats(NamedTuple):
     """Numeric factorizations made for this solve; 0 when an earlier one was used again."""
     copies: Any
     """Transfers between devices."""
+    error_bound: Any = np.nan
+    """Bound of norm(x - A⁻¹ b, inf) that is proved, of a method that has one ("neumann"); else NaN."""
 
 
 @dataclass(repr=False, eq=False)
@@ -103,6 +105,19 @@ class Solution:
             f"Solution: x of shape {shape} and dtype {self.x.dtype}, by {self.method}, "
             f"{made} {what}{'s' * (made != 1)}\n{self.message}"
         )
+
+
+def watcher(plan: Any, layout: Any, present: Any, permute: Any) -> Any:
+    """How an iterative method tells the callback of a plan, in the shapes that the user knows; or None."""
+    callback = plan.callback
+    if callback is None:
+        return None
+
+    def watch(iteration: int, norms: np.ndarray, x: Any) -> None:
+        sizes = layout.per_column(norms, np.transpose)
+        callback(iteration, float(sizes) if sizes.ndim == 0 else sizes, layout.shown(present(x), permute))
+
+    return watch
 
 
 def solution_of(method: Any, outcome: Any, layout: Any, x: Any, convert: Any = np.asarray) -> Solution:

@@ -75,7 +75,8 @@ def test_no_target_is_called_met_that_the_true_residual_misses(system):
             )
             assert abs(residual - float(sol.stats.residual_norm)) <= rounding
             assert not sol.converged or residual <= target * np.linalg.norm(b) + rounding
-    assert not all(verdicts), "rounded numbers miss the last target, one way or the other"
+    exact = float(sol.stats.residual_norm) == 0
+    assert exact or not all(verdicts), "rounded numbers miss the last target, one way or the other"
 
 
 @systems(*ANY, one=True)

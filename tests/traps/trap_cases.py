@@ -88,7 +88,7 @@ def close(ours, wants, bound):
 
 
 # What the traps need: matrices that are far from symmetric, symmetric by declaration, and complex.
-LOPSIDED = ("convection", "duplicates", "lower_convection", "lower_unsorted")
+LOPSIDED = ("convection", "duplicates", "lower_convection", "lower_unsorted", "contraction")
 SYMMETRIC = ("poisson2d", "saddle", "hermitian", "complex_symmetric")
-COMPLEX = ("hermitian", "complex_symmetric", "lower_complex")
+COMPLEX = ("hermitian", "complex_symmetric", "lower_complex", "complex_contraction")
 ANY = ("convection", "poisson2d", "lower_convection")

@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 name = "jax"
+starts = False
+"""Whether iterative methods may begin at x0, and call back."""
 
 
 @lru_cache(maxsize=64)

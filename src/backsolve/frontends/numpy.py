@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 name = "numpy"
+starts = True
+"""Whether iterative methods may begin at x0, and call back."""
 
 
 def asarray(label: str, value: Any) -> np.ndarray:

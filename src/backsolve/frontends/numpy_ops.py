@@ -8,8 +8,8 @@ import numpy as np
 
 from ..operators import AbstractLinearOperator
 from ..plan import Factored, Plan
-from ..shapes import Layout
-from ..solution import Solution, solution_of
+from ..shapes import Layout, check_start
+from ..solution import Solution, solution_of, watcher
 
 __all__ = ["Ops"]
 
@@ -48,8 +48,19 @@ class Ops:
         def values():
             return _items(self.structure, data, items)
 
-        self.last = self.plan.run(self.factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
+        more = {} if backward else self.start(cube.dtype)
+        self.last = self.plan.run(
+            self.factored, values, cube, adjoint=adjoint, backward=backward, show=self.show, **more
+        )
         return self.last.x.reshape(b.shape), self.last
+
+    def start(self, dtype: Any) -> dict:
+        """Where an iterative method begins, and whom it tells."""
+        x0, layout = self.plan.x0, self.layout
+        if x0 is not None:
+            check_start(x0.shape, layout)
+            x0 = _cube(layout.columns(x0.astype(dtype), np.broadcast_to, np.transpose))[1]
+        return {"x0": x0, "watch": watcher(self.plan, layout, np.asarray, np.transpose)}
 
     def show(self, outcome: Any) -> Solution:
         """The outcome as the user knows it."""

@@ -23,7 +23,7 @@ from . import torch_free, torch_linalg
 from .torch_arrays import asarray, canonical, cast, items_of, plain, result_dtype
 from .torch_determinant import dense_slogdet, sparse_slogdet
 from .torch_free import of_function
-from .torch_functions import Call, Ops
+from .torch_functions import Call, Ops, check_start_here
 from .torch_sparse import values_of
 
 __all__ = [
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 name = "torch"
+starts = True
+"""Whether iterative methods may begin at x0, and call back."""
 
 
 @lru_cache(maxsize=64)
@@ -115,6 +117,7 @@ def solve(
     box: list | None = None,
 ):
     """Solve, and return x with the outcome and its layout."""
+    check_start_here(plan)
     if isinstance(A, MatrixFree):
         leaves, layout, columns = torch_free.laid_out(A, b)
         call = Call(plan, layout, box)

@@ -10,13 +10,13 @@ from torch.autograd import forward_ad
 from .. import calculus
 from ..eager import eager
 from ..plan import Factored, Plan
-from ..shapes import Layout, layout_of
-from ..solution import Solution, solution_of
+from ..shapes import Layout, check_start, layout_of
+from ..solution import Solution, solution_of, watcher
 from .torch_arrays import plain
 from .torch_linalg import unrounded
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Function", "Ops", "lost_columns", "nested_forward_mode", "primal", "recorded"]
+__all__ = ["Call", "Function", "Ops", "check_start_here", "lost_columns", "nested_forward_mode", "primal", "recorded"]
 
 
 class Call:
@@ -46,14 +46,27 @@ class Call:
         self, factored: Factored, values: Any, cube: Any, shape: Any, adjoint: bool, backward: bool
     ) -> torch.Tensor:
         """Solve for values, as a function that gives them, and vectors as the structure computes on them."""
+        more = {} if backward else self.start(cube)
         with unrounded(cube):
-            outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show)
+            outcome = self.plan.run(factored, values, cube, adjoint=adjoint, backward=backward, show=self.show, **more)
         x = _tensor(outcome.x.reshape(shape))
         if not backward:
             self.outcome, self.failed, self.outcome_seen = outcome, outcome.failed, True
         elif self.box is not None:
             self.box[:] = [(outcome, x)]
         return x
+
+    def start(self, cube: Any) -> dict:
+        """Where an iterative method begins, and whom it tells."""
+        x0, plan, layout = self.plan.x0, self.plan, self.layout
+        if x0 is None and plan.callback is None:
+            return {}
+        if x0 is not None:
+            check_start(tuple(x0.shape), layout)
+            x0 = layout.columns(x0.detach(), torch.Tensor.expand, torch.permute)
+            x0 = x0.reshape(cube.shape)
+            x0 = x0.to(cube.dtype) if isinstance(cube, torch.Tensor) else plain(self.structure, x0).astype(cube.dtype)
+        return {"x0": x0, "watch": watcher(plan, layout, _tensor, torch.permute)}
 
     def show(self, outcome: Any) -> Solution:
         """The outcome as the user knows it, forward or backward."""
@@ -85,6 +98,12 @@ def recorded(function: Any, *tensors: torch.Tensor) -> Any:
     if _transformed():
         return function.apply
     return function.record if torch.is_grad_enabled() and any(t.requires_grad for t in tensors) else function.forward
+
+
+def check_start_here(plan: Plan) -> None:
+    """Raise where x0 or a callback would get lost on the way through a transform."""
+    if (plan.x0 is not None or plan.callback is not None) and _transformed():
+        raise TypeError("x0 and callback are not for torch.func transforms and forward mode: leave them out there.")
 
 
 def _transformed() -> bool:

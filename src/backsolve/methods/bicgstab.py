@@ -36,7 +36,7 @@ class BiCGStab(IterativeMethod):
 
     Parameters
     ----------
-    rtol, atol, maxiter
+    rtol, atol, maxiter, M
         See `IterativeMethod`.
 
     Notes
@@ -60,11 +60,8 @@ class BiCGStab(IterativeMethod):
     """
 
     name: ClassVar[str] = "bicgstab"
+    summary: ClassVar[str] = "stabilised biconjugate gradients: two products with A in each iteration"
     products: ClassVar[int] = 2
-
-    def explain(self, A: Any) -> str:
-        """BiCGStab, and on what."""
-        return "stabilised biconjugate gradients: two products with A in each iteration"
 
     def init(self, system: System, x: Any, r: Any) -> _Work:
         """Begin at x, whose residual is r and becomes the shadow."""

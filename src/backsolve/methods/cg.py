@@ -11,7 +11,7 @@ from ..status import Status
 from .iterative import IterativeMethod
 from .recurrence import NOT_POSITIVE, OVERFLOW, RUNNING, System, choose, mark, ratio, real_dot, started
 
-__all__ = ["CG"]
+__all__ = ["CG", "indefinite_or_singular"]
 
 
 class _Work(NamedTuple):
@@ -41,7 +41,7 @@ class CG(IterativeMethod):
 
     Parameters
     ----------
-    rtol, atol, maxiter
+    rtol, atol, maxiter, M
         See `IterativeMethod`.
 
     Notes
@@ -65,11 +65,9 @@ class CG(IterativeMethod):
     """
 
     name: ClassVar[str] = "cg"
+    summary: ClassVar[str] = "conjugate gradients: one product with A in each iteration"
     requires: ClassVar[frozenset[str]] = frozenset({"positive_definite"})
-
-    def explain(self, A: Any) -> str:
-        """CG, and on what."""
-        return "conjugate gradients: one product with A in each iteration"
+    definite: ClassVar[bool] = True
 
     def init(self, system: System, x: Any, r: Any) -> _Work:
         """Begin at x, whose residual is r."""
@@ -120,25 +118,40 @@ class CG(IterativeMethod):
         )
 
     def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
-        """Tell an indefinite matrix from a singular one.
+        """Tell an indefinite matrix from a singular one."""
+        return indefinite_or_singular(system, work)
 
-        1/α lies between the extreme eigenvalues of M A. For a semidefinite A, norm(A p)² <= norm(A) pᴴ A p: where
-        that is at rounding level, so is the curvature, and its sign means nothing.
-        """
-        host, Ap = system.host, system.A(work.p)
-        p_norm, Ap_norm = (np.sqrt(host(real_dot(system.xp, v, v))) for v in (work.p, Ap))
-        stopped = host(work.state) == NOT_POSITIVE
-        level = np.sqrt(10 * np.sqrt(work.x.shape[1]) * system.eps)
-        flat = Ap_norm <= level * host(work.stiffest) * p_norm
-        ill = host(work.softest) < system.eps * host(work.stiffest)
-        status = np.zeros(stopped.shape, np.int32)
-        status[stopped] = Status.INDEFINITE
-        status[flat & (stopped | ill)] = Status.SINGULAR
-        details = {}
-        if (status == Status.SINGULAR).any():
-            details[Status.SINGULAR] = "the curvatures of A met on the way differ by more than working precision"
-        if (status == Status.INDEFINITE).any():
-            at = tuple(np.argwhere(status == Status.INDEFINITE)[0])
-            size, count = host(work.curvature)[at] / p_norm[at] ** 2, host(work.count)[at]
-            details[Status.INDEFINITE] = f"a direction p with pᴴ A p / pᴴ p = {size:.1e} after {count} iterations"
-        return status, details
+
+def indefinite_or_singular(system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
+    """What a run of CG, or one of its kin, knows of a matrix that stopped it: (batch, k) statuses, and details.
+
+    1/α lies between the extreme eigenvalues of M A. For a semidefinite A, norm(A p)² <= norm(A) pᴴ A p: where
+    that is at rounding level, so is the curvature, and its sign means nothing. norm(A) is that of a few power steps.
+    """
+    host, xp = system.host, system.xp
+    vectors = [work.p]
+    for _ in range(4):
+        largest = xp.max(xp.abs(vectors[-1]), axis=1, keepdims=True)
+        vectors.append(system.A(vectors[-1] / xp.where(largest > 0, largest, xp.ones_like(largest))))
+    sizes = [np.sqrt(host(real_dot(xp, v, v))) for v in (work.p, system.A(work.p))]
+    p_norm, Ap_norm = sizes
+    A_norm = host(work.stiffest)
+    for v in vectors[1:]:
+        Av, v_norm = system.A(v), np.sqrt(host(real_dot(xp, v, v)))
+        found = np.sqrt(host(real_dot(xp, Av, Av))) / np.where(v_norm > 0, v_norm, 1.0)
+        A_norm = np.fmax(A_norm, found)
+    stopped = host(work.state) == NOT_POSITIVE
+    level = np.sqrt(10 * np.sqrt(work.x.shape[1]) * system.eps)
+    flat = Ap_norm <= level * A_norm * p_norm
+    ill = host(work.softest) < system.eps * host(work.stiffest)
+    status = np.zeros(stopped.shape, np.int32)
+    status[stopped] = Status.INDEFINITE
+    status[flat & (stopped | ill)] = Status.SINGULAR
+    details = {}
+    if (status == Status.SINGULAR).any():
+        details[Status.SINGULAR] = "the curvatures of A met on the way differ by more than working precision"
+    if (status == Status.INDEFINITE).any():
+        at = tuple(np.argwhere(status == Status.INDEFINITE)[0])
+        size, count = host(work.curvature)[at] / p_norm[at] ** 2, host(work.count)[at]
+        details[Status.INDEFINITE] = f"a direction p with pᴴ A p / pᴴ p = {size:.1e} after {count} iterations"
+    return status, details

@@ -7,31 +7,42 @@ alone says whether a column has converged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import describe
 from ..options import check_tolerance
+from ..preconditioners import Prepared, check_preconditioner
 from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
 from .recurrence import BROKEN, CLAIMED, OVERFLOW, RUNNING, System, choose
 
-__all__ = ["IterativeMethod", "IterativeState"]
+__all__ = ["IterativeMethod", "IterativeState", "Watch"]
+
+Watch = Callable[[int, np.ndarray, Any], None]
+"""(iteration, residual norms (batch, k), x (batch, n, k))."""
 
 _MISSES = 3  # restarts from the true residual that do not halve it, after which a column is given up
 
 
 class IterativeState:
-    """What `prepare` returns: the operator, checked."""
+    """What `prepare` returns: the operator, checked, and its preconditioner."""
 
-    def __init__(self, A: Any, usable: np.ndarray, detail: str):
+    def __init__(self, A: Any, usable: np.ndarray, detail: str, M: Prepared | None = None, found: Any = None):
         self.A, self.usable, self.detail = A, usable, detail
+        self.M, self.found = M, found
         self.adjoint_seen = A.structure.kind != "free"
-        self.nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the preconditioner."""
+        return 0 if self.M is None else self.M.nbytes
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,27 @@ class IterativeMethod:
         in double and 1e-5 in single precision; if only atol is given, rtol is 0.
     maxiter : int, optional
         Iterations allowed; 10 n, but at least 100 and at most 10,000, if None.
+    M : str or preconditioner, optional
+        M ≈ A⁻¹; see `backsolve.preconditioners`. Backward solves use Mᴴ.
     """
 
     rtol: float | None = None
     atol: float | None = None
     maxiter: int | None = None
+    M: Any = None
 
     name: ClassVar[str] = "iterative"
     requires: ClassVar[frozenset[str]] = frozenset()
     products: ClassVar[int] = 1
-    """Products with A in each iteration."""
+    """Products with A, or Aᴴ, in each iteration."""
+    products_at_start: ClassVar[int] = 0
+    """Products with A, or Aᴴ, before the first."""
+    definite: ClassVar[bool] = False
+    """Whether M must be Hermitian positive definite."""
+    flexible: ClassVar[bool] = False
+    """Whether M may differ from one iteration to the next."""
+    two_sided: ClassVar[bool] = False
+    """Whether the recurrence applies Aᴴ and Mᴴ too."""
 
     def __post_init__(self):
         owner = type(self).__name__
@@ -67,18 +89,35 @@ class IterativeMethod:
         n = self.maxiter
         if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
             raise ValueError(f"{owner}: maxiter must be an integer of at least 1; got {describe(n)}.")
+        object.__setattr__(self, "M", check_preconditioner(self.M))
 
     def __str__(self) -> str:
-        given = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
+        shown = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        given = (f"{name}={value if name == 'M' else repr(value)}" for name, value, usual in shown if value != usual)
         return f"{type(self).__name__}({', '.join(given)})"
 
     def refuse(self, A: Any) -> str | None:
-        """Iterative methods take every square operator."""
+        """Iterative methods take every square operator; not every preconditioner does."""
+        M = self.M
+        if M is None:
+            return None
+        if why := M.refuse(A):
+            return f"cannot have M={M}, which {why}"
+        if M.varying and not self.flexible:
+            return f"takes a fixed M, and M={M} varies: use 'fcg' or 'fgmres'"
+        if self.definite and not M.hermitian:
+            return (
+                f"takes a Hermitian positive definite M only, and M={M} is not known to be one: use 'ic0', 'mic', "
+                "'ssor' or 'amg', declare Function(apply, symmetric=True) if it is, or use 'gmres'"
+            )
         return None
 
     def explain(self, A: Any) -> str:
         """What the method will do with A, and why."""
-        raise NotImplementedError
+        return self.summary if self.M is None else f"{self.summary}; M is {self.M.explain(A)}"
+
+    summary: ClassVar[str] = "an iterative method"
+    """What it is, in a few words."""
 
     def init(self, system: System, x: Any, r: Any) -> Any:
         """The state of the recurrence at x, whose residual is r: a NamedTuple that begins like `Iterate`."""
@@ -88,32 +127,60 @@ class IterativeMethod:
         """One iteration of the columns that are RUNNING; the others stay as they are."""
         raise NotImplementedError
 
+    def finish(self, system: System, work: Any) -> Any:
+        """The state with x and r up to date, for methods that let them wait."""
+        return work
+
     def resume(self, system: System, work: Any, r: Any, where: Any) -> Any:
         """Go on from the true residual r in the columns `where`: here, begin anew at x."""
         fresh = self.init(system, work.x, r)._replace(count=work.count)
         return type(work)(*(choose(system.xp, where, new, old) for new, old in zip(fresh, work, strict=True)))
 
     def diagnose(self, system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
-        """A status (batch, k) for columns of which the recurrence knows why they failed, 0 for others; and details."""
+        """A status (batch, k) for columns of which the recurrence knows why they failed, 0 for others; and details.
+
+        ``work.r`` is the true residual of the best iterate; b has entries of about 1.
+        """
         return np.zeros((work.x.shape[0], work.x.shape[2]), np.int32), {}
 
-    def prepare(self, A: Any) -> IterativeState:
-        """Look for numbers that are not finite; nothing is factored."""
-        usable = A.structure.finite_items(A.data)
-        return IterativeState(A, usable, "" if usable.all() else nonfinite_sentence("A", A.data, A.structure))
+    def find(self, A: Any, M: Prepared | None) -> Any:
+        """What the recurrence needs to know of A and M beforehand."""
+        return None
 
-    def apply(self, state: IterativeState, b: Any, target: Target, *, adjoint: bool = False) -> Outcome:
-        """Iterate, restart from the true residual where the recursive one lied, and judge."""
+    def prepare(self, A: Any) -> IterativeState:
+        """Look for numbers that are not finite, and make the preconditioner."""
+        usable = A.structure.finite_items(A.data)
+        if usable.all():
+            sound, detail = A, ""
+        else:
+            sound, detail = _sound(A, usable), nonfinite_sentence("A", A.data, A.structure)
         with np.errstate(all="ignore"):
-            return _Loop(self, state, b, target, adjoint).run()
+            M = None if self.M is None else self.M.prepare(sound)
+            return IterativeState(A, usable, detail, M, self.find(sound, M))
+
+    def apply(
+        self,
+        state: IterativeState,
+        b: Any,
+        target: Target,
+        *,
+        adjoint: bool = False,
+        x0: Any = None,
+        watch: Watch | None = None,
+    ) -> Outcome:
+        """Iterate from x0, restart from the true residual where the recursive one lied, and judge."""
+        with np.errstate(all="ignore"):
+            return _Loop(self, state, b, target, adjoint, watch).run(x0)
 
 
 class _Loop:
     """One solve: columns scaled to size one by powers of two, which is exact, so that no product of small numbers
     underflows, however small the right-hand side or cotangent."""
 
-    def __init__(self, method: IterativeMethod, state: IterativeState, b: Any, target: Target, adjoint: bool):
-        self.method, self.state, self.adjoint = method, state, adjoint
+    def __init__(
+        self, method: IterativeMethod, state: IterativeState, b: Any, target: Target, adjoint: bool, watch: Any
+    ):
+        self.method, self.state, self.adjoint, self.watch = method, state, adjoint, watch
         self.A, self.structure = state.A, state.A.structure
         xp, self.eps = self.structure.xp, self.structure.eps(b)
         self.xp = xp
@@ -128,35 +195,53 @@ class _Loop:
             self.rtol = 0.0 if self.atol is not None else (1e-8 if self.eps < 1e-10 else 1e-5)
         self.maxiter = method.maxiter or max(100, min(10 * b.shape[1], 10_000))
         self.residuals = 0
-        if not state.adjoint_seen and adjoint != self.structure.map.flipped:  # the given adjoint will be used
+        uses_given = not state.adjoint_seen and (method.two_sided or adjoint != self.structure.map.flipped)
+        if uses_given:  # the adjoint that was given
             self.structure.check_adjoint(self.A.data, self.b)
             state.adjoint_seen = True
         self.product = self.structure.product(self.A.data, adjoint)
 
-    def run(self) -> Outcome:
+    @cached_property
+    def adjoint_product(self) -> Any:
+        """Made when a method first asks for it: not every operator has one."""
+        return self.structure.product(self.A.data, not self.adjoint)
+
+    def system(self, floor: np.ndarray) -> System:
+        """What the recurrence is given."""
+        M, adjoint = self.state.M, self.adjoint
+        return System(
+            xp=self.xp,
+            A=self.product,
+            M=(lambda v: v) if M is None else (lambda v: M.apply(v, adjoint)),
+            limit=self.structure.like(self.b, np.square(floor)[:, None, :]),
+            eps=self.eps,
+            host=self.host,
+            AH=lambda v: self.adjoint_product(v),
+            MH=(lambda v: v) if M is None else (lambda v: M.apply(v, not adjoint)),
+            found=self.state.found,
+            known=lambda values: self.structure.like(self.b, values[:, None, None]),
+        )
+
+    def run(self, x0: Any = None) -> Outcome:
         xp, method = self.xp, self.method
-        x = xp.zeros_like(self.b)
-        _, norms = self.residual(x)
+        x = xp.zeros_like(self.b) if x0 is None else xp.zeros_like(self.b) + x0 / self.scale
+        r, norms = self.residual(x)
         goal = np.maximum(self.rtol * np.sqrt(norms[..., B_SQUARE]), (self.atol or 0.0) / self.back)
         # A recursive residual below rounding says nothing: look at the true one.
         floor = np.maximum(goal, 0.1 * self.eps * np.sqrt(norms[..., B_SQUARE]))
-        system = System(
-            xp,
-            self.product,
-            lambda v: v,
-            self.structure.like(self.b, np.square(floor)[:, None, :]),
-            self.eps,
-            self.host,
-        )
-        work = method.init(system, x, self.b)
+        system = self.system(floor)
+        work = method.init(system, x, self.b if x0 is None else r)
+        self.tell(0, system, work)
         steps, misses = 0, np.zeros(goal.shape, int)
         last = np.sqrt(norms[..., R_SQUARE])
         best, best_norms, lowest, at_lowest = x, norms, work.rr, x
         while True:
             while steps < self.maxiter and bool(xp.any(work.state == RUNNING)):
                 work, steps = method.step(system, work), steps + 1
+                self.tell(steps, system, work)
                 lower = work.rr < lowest
                 lowest, at_lowest = xp.where(lower, work.rr, lowest), choose(xp, lower, work.x, at_lowest)
+            work = method.finish(system, work)
             r, norms = self.residual(work.x)
             best, best_norms = self.better(work.x, norms, best, best_norms)
             size, said = np.sqrt(norms[..., R_SQUARE]), self.host(work.state)
@@ -173,6 +258,12 @@ class _Loop:
             best, best_norms = self.better(at_lowest, self.residual(at_lowest)[1], best, best_norms)
         return self.verdict(system, work, best, best_norms, goal)
 
+    def tell(self, iteration: int, system: System, work: Any) -> None:
+        """Norms of the recursive residuals, and x, to who watches."""
+        if self.watch is not None:
+            norms = np.sqrt(self.host(work.rr)) * self.back
+            self.watch(iteration, norms, self.method.finish(system, work).x * self.scale)
+
     def better(self, x: Any, norms: np.ndarray, best: Any, best_norms: np.ndarray) -> tuple[Any, np.ndarray]:
         """Column by column the iterate with the smaller true residual."""
         mask = norms[..., R_SQUARE] <= best_norms[..., R_SQUARE]
@@ -181,7 +272,9 @@ class _Loop:
     def verdict(self, system: System, work: Any, x: Any, norms: np.ndarray, goal: np.ndarray) -> Outcome:
         """The status of each column by the true residual of its best iterate; of each item that of its worst."""
         said, met = self.host(work.state), np.sqrt(norms[..., R_SQUARE]) <= goal
-        known, details = (np.zeros_like(said), {}) if met.all() else self.method.diagnose(system, work)
+        known, details = np.zeros_like(said), {}
+        if not met.all():
+            known, details = self.method.diagnose(system, work._replace(r=self.residual(x)[0]))
         status = np.where(said == RUNNING, Status.MAXITER, Status.STAGNATION)
         status[(said == BROKEN) | (said == OVERFLOW)] = Status.BREAKDOWN
         status = np.where((known != 0) & ~met, known, status)
@@ -197,6 +290,9 @@ class _Loop:
             details[Status.NONFINITE] = "x is too large for the dtype"
         if not self.state.usable.all():
             details[Status.NONFINITE] = self.state.detail
+        if self.state.M is not None and (broken := self.state.M.broken):
+            status[list(broken)] = Status.BREAKDOWN
+            details[Status.BREAKDOWN] = next(iter(broken.values()))
         status[~finite | poisoned | overflows | ~self.state.usable[:, None]] = Status.NONFINITE
         failed = self.host(work.count)[status == Status.MAXITER]
         if failed.size:
@@ -204,6 +300,8 @@ class _Loop:
         order = np.array(_WORST_FIRST, np.int32)
         rank = np.array([[_WORST_FIRST.index(s) for s in row] for row in status.tolist()], int).reshape(status.shape)
         item = order[rank.min(axis=-1, initial=len(order) - 1)]
+        if self.state.M is not None and not self.adjoint:
+            self.state.M.observe(int(self.host(work.count).max(initial=0)))
         return Outcome(x * self.scale, item, lambda: self.stats(work, norms), details)
 
     def stats(self, work: Any, norms: np.ndarray) -> Stats:
@@ -211,7 +309,7 @@ class _Loop:
         found = stats_of(
             norms,
             iterations=count,
-            matvecs=(count * self.method.products + self.residuals).astype(np.int32),
+            matvecs=(count * self.method.products + self.method.products_at_start + self.residuals).astype(np.int32),
         )
         return found._replace(residual_norm=(np.sqrt(norms[..., R_SQUARE]) * self.back).max(axis=-1, initial=0.0))
 
@@ -231,6 +329,20 @@ class _Loop:
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32) if self.eps > 1e-10 else values
+
+
+def _sound(A: Any, usable: np.ndarray) -> Any:
+    """A with the identity in place of items that are not finite, or something as harmless."""
+    structure = A.structure
+    if structure.kind == "dense":
+        xp = structure.xp
+        identity = xp.eye(A.shape[0], dtype=A.data.dtype, device=A.data.device)
+        return A.on(xp.where(structure.like(A.data, usable[:, None, None].astype(float)) > 0, A.data, identity))
+    values = np.array(A.data)
+    values[~usable] = 0
+    places = structure.diagonal[structure.diagonal >= 0]
+    values[np.ix_(~usable, places)] = 1
+    return A.on(values)
 
 
 _WORST_FIRST = [

@@ -150,6 +150,7 @@ def stats_of(norms: np.ndarray, correction: Any = np.nan, **counts: Any) -> Stat
     """Stats of each item, the worst over its columns; counts that are not given are zero."""
     made = {name: np.zeros(len(norms), np.int32) for name in _COUNTS} | counts
     made["correction"] = np.broadcast_to(np.asarray(correction, float), len(norms))
+    made["error_bound"] = np.full(len(norms), np.nan)
     with np.errstate(all="ignore"):
         r, b = np.sqrt(norms[..., R_SQUARE]), np.sqrt(norms[..., B_SQUARE])
         scale = norms[..., A_MAX] * norms[..., X_MAX] + norms[..., B_MAX]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 __all__ = [
     "BROKEN",
     "CLAIMED",
@@ -19,8 +21,10 @@ __all__ = [
     "choose",
     "dot",
     "mark",
+    "norm_of",
     "ratio",
     "real_dot",
+    "residual_in_null_space",
     "started",
 ]
 
@@ -43,6 +47,14 @@ class System(NamedTuple):
     """Spacing of 1.0."""
     host: Any
     """Scalars (batch, 1, k) -> a NumPy array (batch, k)."""
+    AH: Any = None
+    """v -> Aᴴ v."""
+    MH: Any = None
+    """v -> Mᴴ v."""
+    found: Any = None
+    """What `IterativeMethod.find` found."""
+    known: Any = None
+    """Numbers (batch,) of NumPy -> scalars (batch, 1, 1)."""
 
 
 class Iterate(NamedTuple):
@@ -84,6 +96,28 @@ def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:
 def mark(xp: Any, state: Any, where: Any, code: int) -> Any:
     """`state`, with `code` in the columns `where`."""
     return xp.where(where, xp.full_like(state, code), state)
+
+
+def residual_in_null_space(system: System, r: Any, A: Any) -> Any:
+    """Whether A r vanishes beside norm(A) norm(r), where A stands for Aᴴ: (batch, k) of NumPy.
+
+    Then r cannot be made smaller, and, as it is not zero, A is singular. What a run has found of r is right to about
+    two thirds of the digits. norm(A) is that of four power steps.
+    """
+    xp, host, Ar = system.xp, system.host, A(r)
+    w = xp.ones_like(r) + xp.cumulative_sum(xp.ones_like(r), axis=1) / r.shape[1]
+    largest = 0.0
+    for _ in range(4):
+        size = norm_of(xp, w)
+        w = A(w / xp.where(size > 0, size, xp.ones_like(size)))
+        largest = np.fmax(largest, host(norm_of(xp, w)))
+    norm = host(norm_of(xp, r))
+    return (norm > 0) & (largest > 0) & (host(norm_of(xp, Ar)) <= system.eps ** (2 / 3) * largest * norm)
+
+
+def norm_of(xp: Any, v: Any) -> Any:
+    """Norm of each column: (batch, 1, k)."""
+    return xp.sqrt(real_dot(xp, v, v))
 
 
 def started(system: System, rr: Any) -> Any:

@@ -1,0 +1,284 @@
+"""Generalised minimal residuals, restarted; and the flexible kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..errors import describe
+from ..status import Status
+from .iterative import IterativeMethod
+from .recurrence import BROKEN, CLAIMED, OVERFLOW, RUNNING, System, choose, mark, norm_of, real_dot, started
+
+__all__ = ["FGMRES", "GMRES"]
+
+
+class _Work(NamedTuple):
+    """Within a cycle x and r wait: they are those of its start, and rr is that of the iterate that would be made."""
+
+    x: Any
+    r: Any
+    rr: Any
+    state: Any
+    count: Any
+    j: int
+    """Steps of this cycle."""
+    length: Any
+    """Steps of this cycle that each column made: (batch, 1, k)."""
+    V: Any
+    """Orthonormal basis of the Krylov space, (batch, k, m + 1, n)."""
+    Z: Any
+    """M V, (batch, k, m, n), kept if M varies."""
+    R: Any
+    """Triangular factor of the Hessenberg matrix, (batch, k, m, m), the identity where nothing is known yet."""
+    Q: Any
+    """Product of the rotations that made it, (batch, k, m + 1, m + 1)."""
+    beta: Any
+    """Norm of r: (batch, 1, k)."""
+    before: Any
+    """rr at the start of the cycle."""
+
+
+class _Arnoldi(IterativeMethod):
+    """What GMRES and FGMRES share: everything."""
+
+    restart: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        m = self.restart
+        if not isinstance(m, int) or isinstance(m, bool) or m < 1:
+            raise ValueError(f"{type(self).__name__}: restart must be an integer of at least 1; got {describe(m)}.")
+
+    def init(self, system: System, x: Any, r: Any) -> _Work:
+        """Begin at x, whose residual is r; the first step sets up the cycle."""
+        xp, (batch, n, k) = system.xp, r.shape
+        m = max(1, min(self.restart, n))
+        rr = real_dot(xp, r, r)
+        state = started(system, rr)
+        kind: dict[str, Any] = {"dtype": r.dtype, "device": r.device}
+        V = xp.empty((batch, k, m + 1, n), **kind)
+        Z = xp.empty((batch, k, m, n), **kind) if self.flexible else None
+        R, Q = (xp.zeros((batch, k, size, size), **kind) + xp.eye(size, **kind) for size in (m, m + 1))
+        zero = xp.zeros_like(state)
+        return _Work(x, r, rr, state, zero, 0, zero, V, Z, R, Q, xp.sqrt(rr), rr)
+
+    def step(self, system: System, work: _Work) -> _Work:
+        """One step of Arnoldi's process, twice orthogonalised (Giraud et al. 2005), and one rotation (Saad, 6.5.3)."""
+        xp, running = system.xp, work.state == RUNNING
+        if work.j == 0:
+            work = self._begin(system, work)
+        j, V = work.j, work.V
+        v = _vectors(xp, V[:, :, j, :])
+        z = system.M(v)
+        if self.flexible:
+            work.Z[:, :, j, :] = _rows(xp, z)
+        w = _rows(xp, system.A(z))[..., None]
+        known = V[:, :, : j + 1, :]
+        h = _project(xp, known, w)
+        w = w - xp.matmul(xp.matrix_transpose(known), h)
+        again = _project(xp, known, w)
+        w = w - xp.matmul(xp.matrix_transpose(known), again)
+        h = h + again
+        size = xp.linalg.vector_norm(w, axis=2, keepdims=True)  # (batch, k, 1, 1)
+        live = xp.matrix_transpose(running)[..., None]  # (batch, k, 1, 1)
+        finite = xp.isfinite(size)
+        positive = live & finite & (size > 0)
+        V[:, :, j + 1, :] = xp.where(positive, w / xp.where(positive, size, xp.ones_like(size)), xp.zeros_like(w))[
+            ..., 0
+        ]
+        tiny = 10 * np.sqrt(v.shape[1]) * system.eps * xp.linalg.vector_norm(h, axis=2, keepdims=True)
+        work, singular = self._rotate(system, work, h, size, live & finite, tiny)
+        state = started(system, work.rr)
+        # The space cannot grow, and what is left of the residual is not in its image.
+        ended = running & (_columns(xp, size) <= _columns(xp, tiny)) & (state == RUNNING)
+        state = mark(xp, state, ended | singular, BROKEN)
+        state = mark(xp, state, ~_columns(xp, finite), OVERFLOW)
+        made = xp.astype(running & _columns(xp, finite) & ~singular, xp.int32)
+        work = work._replace(
+            state=xp.where(running, state, work.state),
+            count=work.count + made,
+            length=work.length + made,
+            j=j + 1,
+        )
+        return self._next_cycle(system, work) if j + 1 == V.shape[2] - 1 else work
+
+    def _begin(self, system: System, work: _Work) -> _Work:
+        """The first vector of a cycle: r / norm(r)."""
+        xp = system.xp
+        beta = xp.sqrt(real_dot(xp, work.r, work.r))
+        safe = xp.where(beta > 0, beta, xp.ones_like(beta))
+        work.V[:, :, 0, :] = _rows(xp, work.r / safe)
+        R, Q = (xp.zeros_like(X) + xp.eye(X.shape[-1], dtype=X.dtype, device=X.device) for X in (work.R, work.Q))
+        return work._replace(R=R, Q=Q, beta=beta, length=xp.zeros_like(work.length), before=beta * beta)
+
+    def _rotate(self, system: System, work: _Work, h: Any, size: Any, live: Any, tiny: Any) -> tuple[_Work, Any]:
+        """Turn column j of the Hessenberg matrix to triangular form: |a| and size become rho and 0.
+
+        Where rho is no more than tiny, A is singular on the space, and the column is left out.
+        """
+        xp, j, Q = system.xp, work.j, work.Q
+        t = xp.matmul(Q[:, :, : j + 1, : j + 1], h)  # (batch, k, j + 1, 1)
+        a = t[:, :, j:, :]
+        d = xp.astype(size, a.dtype)
+        rho = xp.sqrt(xp.abs(a) ** 2 + size**2)
+        turned = live & (rho > tiny)
+        safe = xp.where(turned, rho, xp.ones_like(rho))
+        upper, lower = Q[:, :, j : j + 1, :], Q[:, :, j + 1 : j + 2, :]
+        conj_a = xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a
+        rows = (conj_a * upper + d * lower) / safe, (a * lower - d * upper) / safe
+        Q, R = xp.asarray(Q, copy=True), xp.asarray(work.R, copy=True)
+        Q[:, :, j : j + 1, :] = xp.where(turned, rows[0], upper)
+        Q[:, :, j + 1 : j + 2, :] = xp.where(turned, rows[1], lower)
+        one = xp.ones_like(rho)
+        column = xp.concat([t[:, :, :j, :], xp.astype(xp.where(turned, rho, one), a.dtype)], axis=2)
+        before = R[:, :, : j + 1, j : j + 1]
+        R[:, :, : j + 1, j : j + 1] = xp.where(turned, column, before)
+        rest = xp.abs(Q[:, :, j + 1 : j + 2, 0:1])  # (batch, k, 1, 1)
+        rr = (work.beta * _columns(xp, rest)) ** 2
+        work = work._replace(Q=Q, R=R, rr=xp.where(_columns(xp, turned), rr, work.rr))
+        return work, _columns(xp, live & ~turned)
+
+    def finish(self, system: System, work: _Work) -> _Work:
+        """x and r of every column at its own length of the cycle."""
+        if work.j == 0:
+            return work
+        xp, j = system.xp, work.j
+        index = xp.arange(work.Q.shape[-1], device=work.V.device)
+        length = xp.matrix_transpose(work.length)[..., None]  # (batch, k, 1, 1)
+        g = work.Q[:, :, :, 0:1] * xp.astype(xp.matrix_transpose(work.beta)[..., None], work.Q.dtype)
+        inside = index[:, None] < length
+        y = xp.linalg.solve(work.R[:, :, :j, :j], xp.where(inside, g, xp.zeros_like(g))[:, :, :j, :])
+        basis = work.Z if self.flexible else work.V
+        step = _vectors(xp, xp.matmul(xp.matrix_transpose(basis[:, :, :j, :]), y)[..., 0])
+        x = work.x + (step if self.flexible else system.M(step))
+        last = xp.where(index[:, None] == length, g, xp.zeros_like(g))
+        adjoint_Q = xp.matrix_transpose(xp.conj(work.Q) if xp.isdtype(g.dtype, "complex floating") else work.Q)
+        coefficients = xp.matmul(adjoint_Q, last)[:, :, : j + 1, :]
+        r = _vectors(xp, xp.matmul(xp.matrix_transpose(work.V[:, :, : j + 1, :]), coefficients)[..., 0])
+        moved = work.length > 0
+        return work._replace(x=choose(xp, moved, x, work.x), r=choose(xp, moved, r, work.r), j=0,
+                             length=xp.zeros_like(work.length))  # fmt: skip
+
+    def _next_cycle(self, system: System, work: _Work) -> _Work:
+        """Restart; a column whose residual did not fall in a whole cycle never would again."""
+        xp = system.xp
+        stuck = (work.state == RUNNING) & (work.rr > (1 - 64 * system.eps) * work.before)
+        work = self.finish(system, work)
+        return work._replace(state=mark(xp, work.state, stuck, BROKEN))
+
+    def resume(self, system: System, work: _Work, r: Any, where: Any) -> _Work:
+        """Begin a cycle from the true residual."""
+        xp, rr = system.xp, real_dot(system.xp, r, r)
+        return work._replace(
+            r=choose(xp, where, r, work.r),
+            rr=xp.where(where, rr, work.rr),
+            state=xp.where(where, started(system, rr), work.state),
+        )
+
+    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+        """Residuals that stopped falling are a matter of the restart, as long as the space could still grow."""
+        said, n = system.host(work.state), work.x.shape[1]
+        status = np.zeros(said.shape, np.int32)
+        m = work.V.shape[2] - 1
+        if m < n:
+            status[said == BROKEN] = Status.STAGNATION
+            advice = f"no progress in cycles of restart={m}: raise restart, up to n = {n}, or give a preconditioner M"
+            return status, {Status.STAGNATION: advice}
+        size = system.host(norm_of(system.xp, work.r))
+        status[((said == BROKEN) | (said == CLAIMED)) & (size > np.sqrt(n * system.eps))] = Status.SINGULAR
+        return status, {Status.SINGULAR: "the Krylov space is exhausted and the residual is not"}
+
+
+@dataclass(frozen=True)
+class GMRES(_Arnoldi):
+    """Generalised minimal residuals with restarts, for square operators of any kind.
+
+    Each iterate has the smallest residual in the Krylov space of its cycle, so residuals never rise. One product
+    with A and, as the basis is orthogonalised twice, four products with it in each iteration: 4 n j multiply-adds in
+    the j-th; restart + 4 vectors.
+
+    Parameters
+    ----------
+    rtol, atol, maxiter, M
+        See `IterativeMethod`. An iteration is one product with A.
+    restart : int
+        Length of a cycle. Shorter ones cost less and may stagnate.
+
+    Notes
+    -----
+    *Fails with* MAXITER, STAGNATION (a whole cycle without progress: raise restart; or the true residual stays above
+    the target), SINGULAR (the space is exhausted), NONFINITE, BREAKDOWN (there is no such M). *Differentiation*: the
+    adjoint solve is another run with Aᴴ and Mᴴ. *Differs from* the textbook and SciPy: M acts from the right, so that
+    the residual that is minimised is the true one; classical Gram-Schmidt, twice; columns are independent runs.
+
+    References
+    ----------
+    Saad and Schultz 1986, doi:10.1137/0907058; Saad, Iterative Methods for Sparse Linear Systems, 2nd edition,
+    algorithm 9.5; Giraud, Langou, Rozložník and van den Eshof 2005, doi:10.1007/s00211-005-0615-4.
+
+    Examples
+    --------
+    >>> import numpy as np, backsolve as bs
+    >>> bs.solve(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.array([2.0, 3.0]), method="gmres").round(6)
+    array([-3.,  2.])
+    """
+
+    restart: int = 50
+
+    name: ClassVar[str] = "gmres"
+    summary: ClassVar[str] = "restarted generalised minimal residuals: one product with A in each iteration"
+
+
+@dataclass(frozen=True)
+class FGMRES(_Arnoldi):
+    """Flexible GMRES: M may differ from one iteration to the next, as an inner solver or a network does.
+
+    As `GMRES`, and keeps M v for every vector v of the basis: 2 restart + 4 vectors.
+
+    Parameters
+    ----------
+    rtol, atol, maxiter, M, restart
+        See `GMRES`.
+
+    Notes
+    -----
+    *Fails with* MAXITER, STAGNATION, SINGULAR, NONFINITE, BREAKDOWN, as `GMRES`. *Differentiation*: as `GMRES`; the
+    adjoint solve asks a function for Mᴴ.
+
+    References
+    ----------
+    Saad 1993, doi:10.1137/0914028; Saad, Iterative Methods for Sparse Linear Systems, 2nd edition, algorithm 9.6.
+    """
+
+    restart: int = 50
+
+    name: ClassVar[str] = "fgmres"
+    summary: ClassVar[str] = "flexible restarted GMRES: one product with A in each iteration"
+    flexible: ClassVar[bool] = True
+
+
+def _rows(xp: Any, v: Any) -> Any:
+    """(batch, n, k) as (batch, k, n)."""
+    return xp.matrix_transpose(v)
+
+
+def _vectors(xp: Any, rows: Any) -> Any:
+    """(batch, k, n) as (batch, n, k), contiguous."""
+    if rows.shape[1] == 1:
+        return xp.reshape(rows, (rows.shape[0], rows.shape[2], 1))
+    return xp.asarray(xp.matrix_transpose(rows), copy=True)
+
+
+def _columns(xp: Any, scalars: Any) -> Any:
+    """(batch, k, 1, 1) as (batch, 1, k)."""
+    return xp.matrix_transpose(scalars[..., 0])
+
+
+def _project(xp: Any, V: Any, w: Any) -> Any:
+    """conj(V) w for V (batch, k, j, n) and w (batch, k, n, 1), without a copy of V."""
+    if xp.isdtype(w.dtype, "complex floating"):
+        return xp.conj(xp.matmul(V, xp.conj(w)))
+    return xp.matmul(V, w)
