@@ -32,7 +32,7 @@ LAYERS = [
     {"methods"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
-    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "nn"},
+    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "interop", "nn"},
 ]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow"}
 
@@ -83,6 +83,8 @@ def framework(name):
     """The framework that a module may import."""
     if name == "nn":
         return "torch"
+    if name.startswith("interop.lineax_"):
+        return "jax"
     return next((known for known in FRAMEWORKS if name.startswith(f"frontends.{known}")), None)
 
 
@@ -169,7 +171,7 @@ def test_types_are_published():
 
 def test_import_is_light():
     """NumPy users load no framework, neither at import nor when they solve."""
-    heavy = {*FRAMEWORKS, "pyamg", "matplotlib", "pypardiso", "pandas", "numba"}
+    heavy = {*FRAMEWORKS, "pyamg", "matplotlib", "pypardiso", "pandas", "numba", "lineax", "equinox"}
     program = (
         "import sys, backsolve as bs, numpy as np\n"
         "assert not any('frontends.' in name for name in sys.modules), 'a frontend was loaded at import'\n"
@@ -253,7 +255,12 @@ def test_public_names_are_documented():
                 assert inspect.getdoc(value), f"{name} has no docstring"
 
 
-@pytest.mark.parametrize("name", MODULES)
+def loadable(name):
+    """The module as a parameter, left out where the package that it is about is missing."""
+    return pytest.param(name, marks=pytest.mark.package("lineax")) if name.startswith("interop.lineax_") else name
+
+
+@pytest.mark.parametrize("name", [loadable(name) for name in MODULES])
 def test_doctests(name):
     module = importlib.import_module(f"backsolve.{name}" if name else "backsolve")
     failures = []

@@ -15,6 +15,8 @@ from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
+from .interop.lineax import as_lineax_operator, as_lineax_solver
+from .interop.scipy import as_scipy_operator
 from .methods import CG, KLU, LU, BiCGStab, Cholesky, Pardiso, SuperLU, Triangular
 from .operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo, eye
 from .options import Adjoint
@@ -50,6 +52,9 @@ __all__ = [
     "SuperLU",
     "Triangular",
     "analyze",
+    "as_lineax_operator",
+    "as_lineax_solver",
+    "as_scipy_operator",
     "aslinearoperator",
     "coo",
     "explain",
