@@ -183,6 +183,15 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]", f"import backsolve loaded {done.stdout}"
 
 
+@pytest.mark.parametrize("function", [lambda: bs.as_lineax_operator(1.0), bs.as_lineax_solver])
+def test_without_lineax_its_extra_is_named(monkeypatch, function):
+    for name in ("backsolve.interop.lineax_operator", "backsolve.interop.lineax_solver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "lineax", None)
+    with pytest.raises(ImportError, match=r"need the package lineax: pip install 'backsolve\[lineax\]'; .*lineax"):
+        function()
+
+
 def describe_class(name, cls):
     """Lines for a class: bases, members, fields, and the public attributes that this package defines."""
     bases = ", ".join(base.__name__ for base in cls.__bases__)

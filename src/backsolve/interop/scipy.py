@@ -111,7 +111,8 @@ def _on_host(apply: Callable) -> Callable:
                 f"as_scipy_operator: products must not require a gradient, since none passes through SciPy; "
                 f"got {describe(y)}: detach what the function of A uses."
             )
-        return frontend_of(y).to_host(y)
+        y = frontend_of(y).to_host(y)
+        return y if y.flags.writeable else y.copy()  # SciPy's iterations write into what they get
 
     return host
 
