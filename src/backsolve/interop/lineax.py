@@ -13,10 +13,10 @@ __all__ = ["as_lineax_operator", "as_lineax_solver"]
 def as_lineax_operator(A: Any, *, assume: str | None = None) -> Any:
     """Return one matrix of JAX, NumPy or SciPy, sparse or dense, as a `lineax.AbstractLinearOperator`.
 
-    Every solver of lineax takes it: the iterative ones by its products, in O(nnz); the others make it dense, but the
-    one of `as_lineax_solver`, which keeps it sparse. It is a pytree whose only leaf is ``A.data``, so gradients arrive
-    at the stored values, one for each. Its transposes, sums and products with numbers, diagonal operators and its like
-    stay sparse for that solver.
+    Every solver of lineax takes it: the iterative ones by its products, in O(nnz); the direct ones make it dense, all
+    but the one of `as_lineax_solver`, which keeps it sparse, and its transpose, its multiples, and its sums and products
+    with sparse or diagonal operators. It is a pytree whose only leaf is ``A.data``, so gradients arrive at the stored
+    values, one number for each.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def as_lineax_solver(
 
     ``lineax.linear_solve(operator, vector, solver=backsolve.as_lineax_solver())`` solves square systems, and
     ``lineax.Normal`` of it least squares. Derivatives are lineax's, of any order; a solve and its derivatives
-    factor once (`factor_cache`).
+    factor once. Factors are kept by the cache of compiled programs, up to 1 GiB.
 
     Parameters
     ----------
