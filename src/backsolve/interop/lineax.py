@@ -14,8 +14,8 @@ def as_lineax_operator(A: Any, *, assume: str | None = None) -> Any:
     """Return one matrix of JAX, NumPy or SciPy, sparse or dense, as a `lineax.AbstractLinearOperator`.
 
     Every solver of lineax takes it: the iterative ones by its products, in O(nnz); the direct ones make it dense, all
-    but the one of `as_lineax_solver`, which keeps it sparse, and its transpose, its multiples, and its sums and products
-    with sparse or diagonal operators. It is a pytree whose only leaf is ``A.data``, so gradients arrive at the stored
+    but the one of `as_lineax_solver`, which keeps it sparse, and its transpose, multiples, and sums and products with
+    sparse or diagonal operators. It is a pytree whose only leaf is ``A.data``, so gradients arrive at the stored
     values, one number for each.
 
     Parameters
