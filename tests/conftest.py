@@ -1,5 +1,7 @@
 """Tests of an engine whose package is not there are skipped, and the report says which and why."""
 
+import importlib.util
+
 import pytest
 from hypothesis import settings
 
@@ -24,7 +26,11 @@ def pytest_collection_modifyitems(items):
         needed = {*engines(item), *(name for mark in item.iter_markers("engine") for name in mark.args)}
         for reason in filter(None, map(why_missing, sorted(needed))):
             item.add_marker(pytest.mark.skip(reason=f"left out: {reason}"))
+        for package in (name for mark in item.iter_markers("package") for name in mark.args):
+            if importlib.util.find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"left out: {package} is not installed"))
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "engine(name): needs the package of this engine")
+    config.addinivalue_line("markers", "package(name): needs this package")

@@ -16,11 +16,16 @@ B = np.array([1.0, 2, 3])
 
 @pytest.fixture(autouse=True)
 def wide():
-    """Double precision, and a cache that counts from zero, for every test of the module that imports this."""
-    with jax.enable_x64(True):
-        CACHE.clear()
-        yield
-        CACHE.clear()
+    """Double precision, and a cache that counts from zero, for every test of the module that imports this.
+
+    For all threads, as users have it: ``jax.enable_x64()`` holds for one, and JAX may call the host from others.
+    """
+    before = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_x64", True)
+    CACHE.clear()
+    yield
+    CACHE.clear()
+    jax.config.update("jax_enable_x64", before)
 
 
 def dense(w):

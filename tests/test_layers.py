@@ -32,7 +32,7 @@ LAYERS = [
     {"methods", "preconditioners"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
-    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "nn", "progress"},
+    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "interop", "nn", "progress"},
 ]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow"}
 
@@ -83,6 +83,8 @@ def framework(name):
     """The framework that a module may import."""
     if name == "nn":
         return "torch"
+    if name.startswith("interop.lineax_"):
+        return "jax"
     return next((known for known in FRAMEWORKS if name.startswith(f"frontends.{known}")), None)
 
 
@@ -169,7 +171,7 @@ def test_types_are_published():
 
 def test_import_is_light():
     """NumPy users load no framework, neither at import nor when they solve."""
-    heavy = {*FRAMEWORKS, "pyamg", "matplotlib", "pypardiso", "pandas", "numba"}
+    heavy = {*FRAMEWORKS, "pyamg", "matplotlib", "pypardiso", "pandas", "numba", "lineax", "equinox"}
     program = (
         "import sys, backsolve as bs, numpy as np\n"
         "assert not any('frontends.' in name for name in sys.modules), 'a frontend was loaded at import'\n"
@@ -179,6 +181,15 @@ def test_import_is_light():
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]", f"import backsolve loaded {done.stdout}"
+
+
+@pytest.mark.parametrize("function", [lambda: bs.as_lineax_operator(1.0), bs.as_lineax_solver])
+def test_without_lineax_its_extra_is_named(monkeypatch, function):
+    for name in ("backsolve.interop.lineax_operator", "backsolve.interop.lineax_solver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "lineax", None)
+    with pytest.raises(ImportError, match=r"need the package lineax: pip install 'backsolve\[lineax\]'; .*lineax"):
+        function()
 
 
 def describe_class(name, cls):
@@ -253,7 +264,12 @@ def test_public_names_are_documented():
                 assert inspect.getdoc(value), f"{name} has no docstring"
 
 
-@pytest.mark.parametrize("name", MODULES)
+def loadable(name):
+    """The module as a parameter, left out where the package that it is about is missing."""
+    return pytest.param(name, marks=pytest.mark.package("lineax")) if name.startswith("interop.lineax_") else name
+
+
+@pytest.mark.parametrize("name", [loadable(name) for name in MODULES])
 def test_doctests(name):
     module = importlib.import_module(f"backsolve.{name}" if name else "backsolve")
     failures = []

@@ -16,6 +16,8 @@ from .determinant import slogdet
 from .errors import SolveError, SolveWarning
 from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
+from .interop.lineax import as_lineax_operator, as_lineax_solver
+from .interop.scipy import as_scipy_operator
 from .methods import (
     CG,
     FCG,
@@ -82,6 +84,9 @@ __all__ = [
     "SuperLU",
     "Triangular",
     "analyze",
+    "as_lineax_operator",
+    "as_lineax_solver",
+    "as_scipy_operator",
     "aslinearoperator",
     "coo",
     "explain",

@@ -134,11 +134,11 @@ def prepare(A: Any, plan: Plan, factored: Factored) -> None:
     factored.state(plan.method, A.on(data.reshape(prod(A.batch_shape), *data.shape[data.ndim - A._data_axes :])))
 
 
-def matvec(A: AbstractLinearOperator, x: np.ndarray) -> np.ndarray:
-    """A @ x."""
+def matvec(A: AbstractLinearOperator, x: np.ndarray, adjoint: bool = False) -> np.ndarray:
+    """A @ x, or A.H @ x."""
     data, layout, columns = _laid_out(A, x)
-    y = Ops.of(A).matvec(data, columns, False)
-    return _restore(layout._replace(n=A.shape[0]), y)
+    y = Ops.of(A).matvec(data, columns, adjoint)
+    return _restore(layout._replace(n=A.shape[1 if adjoint else 0]), y)
 
 
 def toarray(A: AbstractLinearOperator) -> np.ndarray:
