@@ -32,7 +32,20 @@ LAYERS = [
     {"methods", "preconditioners"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
-    {"dispatch", "analysis", "api", "explicit", "factorization", "determinant", "gallery", "interop", "nn", "progress"},
+    {
+        "dispatch",
+        "analysis",
+        "api",
+        "explicit",
+        "factorization",
+        "determinant",
+        "gallery",
+        "interop",
+        "least_squares",
+        "nn",
+        "nullspace",
+        "progress",
+    },
 ]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "tensorflow"}
 

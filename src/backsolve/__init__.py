@@ -18,6 +18,7 @@ from .explicit import jvp, vjp
 from .factorization import Factorization, factorize
 from .interop.lineax import as_lineax_operator, as_lineax_solver
 from .interop.scipy import as_scipy_operator
+from .least_squares import lstsq
 from .methods import (
     CG,
     FCG,
@@ -93,6 +94,7 @@ __all__ = [
     "eye",
     "factorize",
     "jvp",
+    "lstsq",
     "preconditioners",
     "slogdet",
     "solve",

@@ -7,6 +7,7 @@ from typing import Any
 
 from .dispatch import frontend_of, info, inputs, make_plan, operator, square, start
 from .eager import eager
+from .nullspace import deflated
 from .operators import AbstractLinearOperator
 from .options import Adjoint
 from .plan import Factored
@@ -56,6 +57,7 @@ def solve(
     on_failure: str = "raise",
     x0: Any = None,
     callback: Any = None,
+    nullspace: str | None = None,
 ) -> Any:
     """Solve A x = b, differentiably in the stored numbers of A and in b.
 
@@ -91,6 +93,9 @@ def solve(
     callback : callable, optional
         ``callback(iteration, residual_norm, x)`` for each iteration of an iterative method, from 0 on, with the norms
         of its recursive residuals, one for each right-hand side. What it raises ends the solve. See `Progress`.
+    nullspace : {"constant"}, optional
+        A maps constants, and nothing else, to zero, from both sides, and b has mean zero: return the x of mean zero,
+        with its derivatives for changes of A that leave it so. NumPy and eager torch.
 
     Returns
     -------
@@ -114,16 +119,22 @@ def solve(
     if (torch := sys.modules.get("torch")) is not None and torch.compiler.is_compiling():
         from .frontends import torch_compile
 
-        return torch_compile.solve(_solve, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback)
-    return _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback)
+        return torch_compile.solve(
+            _solve, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace
+        )
+    return _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace)
 
 
 @eager("backsolve.solve")
-def _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback):
+def _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace):
     frontend, A, b = inputs(A, b, assume)
+    restore = None
+    if nullspace is not None:
+        A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M)
     start(frontend, plan, x0, callback)
-    return frontend.solve(A, b, plan, Factored())[0]
+    x = frontend.solve(A, b, plan, Factored())[0]
+    return x if restore is None else restore(x)
 
 
 @eager("backsolve.solve_with_info")
@@ -140,13 +151,14 @@ def solve_with_info(
     on_failure: str = "raise",
     x0: Any = None,
     callback: Any = None,
+    nullspace: str | None = None,
 ) -> Solution:
     """Solve A x = b like `solve`, and tell what became of it.
 
     Parameters
     ----------
-    A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback
-        As for `solve`.
+    A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace
+        As for `solve`; with `nullspace`, stats are those of the system that was solved.
 
     Returns
     -------
@@ -167,9 +179,15 @@ def solve_with_info(
     (False, 'SINGULAR')
     """
     frontend, A, b = inputs(A, b, assume)
+    restore = None
+    if nullspace is not None:
+        A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True, M=M)
     start(frontend, plan, x0, callback)
-    return info(frontend, A, b, plan, Factored())
+    sol = info(frontend, A, b, plan, Factored())
+    if restore is not None:
+        sol.x = restore(sol.x)
+    return sol
 
 
 @eager("backsolve.explain")

@@ -43,7 +43,7 @@ _REFUSALS = {
     ),
     "method": (TypeError, "backsolve.solve under torch.compile takes the method by its name, as a string."),
     "A": (TypeError, "A must be a backsolve.CSR, a Dense or a dense tensor under torch.compile: make it outside."),
-    "options": (TypeError, "backsolve.solve under torch.compile has no M, x0 and callback: leave them out."),
+    "options": (TypeError, "backsolve.solve under torch.compile has no M, x0, callback and nullspace: leave them out."),
     "b": (TypeError, "b and the values of A must be dense tensors under torch.compile: make them outside."),
 }
 
@@ -55,17 +55,19 @@ def _eagerly(solve, *args):
 _EAGERLY = {name: breaking(_eagerly, sentence) for name, (_, sentence) in _REFUSALS.items()}
 
 
-def solve(eager, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback):
+def solve(eager, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace):
     """`backsolve.solve`, which is `eager`, while a compiler traces.
 
     What cannot be compiled breaks the graph, or is refused in one sentence where there must be one graph.
     """
     refused = _refused(A, b, method)
-    if M is not None or x0 is not None or callback is not None:
+    if any(option is not None for option in (M, x0, callback, nullspace)):
         refused = "options"
     if refused is not None:
         if torch.compiler.is_dynamo_compiling():
-            return _EAGERLY[refused](eager, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback)
+            return _EAGERLY[refused](
+                eager, A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace
+            )
         error, sentence = _REFUSALS[refused]
         raise error(sentence)
     if isinstance(A, CSR):
