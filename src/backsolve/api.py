@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from .dispatch import frontend_of, info, inputs, make_plan, operator, square
-from .eager import eager
+from .eager import as_written, eager
 from .operators import AbstractLinearOperator
 from .options import Adjoint
 from .plan import Factored
@@ -16,6 +16,7 @@ from .solution import Solution
 __all__ = ["aslinearoperator", "explain", "solve", "solve_with_info"]
 
 
+@as_written
 def aslinearoperator(A: Any) -> AbstractLinearOperator:
     """Return A as a linear operator.
 
@@ -43,6 +44,7 @@ def aslinearoperator(A: Any) -> AbstractLinearOperator:
     return A if isinstance(A, AbstractLinearOperator) else operator(frontend_of(A), A, None)
 
 
+@as_written
 def solve(
     A: Any,
     b: Any,

@@ -70,4 +70,4 @@ def _of_factors(F: Factorization) -> tuple[Any, Any]:
     F._check_unchanged()
     plan = None if F.A.structure.kind == "dense" else F._plan
     sign, size = frontend_of(F.A).slogdet(F.A, plan, F._factored)
-    return (sign.conj() if F._is_adjoint else sign), size
+    return (F.A.operations["conj"](sign) if F._is_adjoint else sign), size
