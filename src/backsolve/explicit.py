@@ -47,7 +47,7 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     array([ 0.125, -0.25 , -0.25 ])
     """
     frontend, A, b, plan = _explicit("vjp", A, b, options)
-    if frontend.name == "jax":
+    if frontend.name in ("jax", "tensorflow"):
         return frontend.vjp(A, b, plan)
     x, outcome, layout, pull = frontend.vjp(A, b, plan, Factored())
 
@@ -103,6 +103,6 @@ def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any
             raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")
     chosen = known | options
     frontend, A, b = inputs(A, b, chosen.pop("assume"))
-    if frontend.name != "numpy" and (caller, frontend.name) != ("vjp", "jax"):
+    if frontend.name != "numpy" and (caller, frontend.name) not in (("vjp", "jax"), ("vjp", "tensorflow")):
         raise TypeError(f"{caller} is for NumPy arrays; with {frontend.name} differentiate backsolve.solve itself.")
     return frontend, A, b, make_plan(A, **chosen, keep_best=True)

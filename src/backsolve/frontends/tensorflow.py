@@ -32,8 +32,10 @@ from .tensorflow_arrays import (
     result_dtype,
     tensor,
 )
+from . import tensorflow_free
 from .tensorflow_determinant import dense_slogdet, sparse_slogdet
-from .tensorflow_functions import Call, Found, Ops, from_host
+from .tensorflow_free import of_function
+from .tensorflow_functions import Call, Found, Ops, from_host, kept
 from .tensorflow_recording import segment_sum, take, traced
 
 __all__ = [
@@ -84,8 +86,13 @@ def full(data: Any) -> Full:
 
 def asoperator(A: Any) -> AbstractLinearOperator:
     """A matrix that TensorFlow users have, as an operator; gradients reach the tensor or variable that was given."""
-    if isinstance(A, MatrixFree | sla.LinearOperator):
-        return of_function(A, None, 0)
+    if isinstance(A, MatrixFree):
+        return tensorflow_free.asoperator(A)
+    if isinstance(A, sla.LinearOperator):
+        raise TypeError(
+            f"A must map tensors, as b is one; got {describe(A)}, which maps NumPy arrays: "
+            "write backsolve.MatrixFree(fn, params, shape) with a function of tensors."
+        )
     if isinstance(A, AbstractLinearOperator):
         data = asarray("A", A.data)
         if A.structure.kind == "dense":
@@ -125,10 +132,6 @@ def _sparse(A: tf.SparseTensor) -> CSR:
     return coo(asarray("A", A.values), np.asarray(index).T, (int(shape[0]), int(shape[1])))
 
 
-def of_function(A: Any, b: Any, n: int) -> Any:
-    raise TypeError("todo")
-
-
 def solve(
     A: AbstractLinearOperator,
     b: tf.Tensor,
@@ -138,6 +141,8 @@ def solve(
     box: list | None = None,
 ):
     """Solve, and return x with the outcome, None in a graph, and its layout."""
+    if isinstance(A, MatrixFree):
+        return tensorflow_free.solve(A, b, plan, factored, adjoint, box)
     data, columns, layout = laid_out(A, b)
     x, found = _solved(Call(plan, layout, box), factored, data, columns, adjoint, False)
     return layout.restore(x, permuted, tf.reshape), found.outcome, layout
@@ -151,6 +156,8 @@ def _solved(call: Call, factored: Factored, data: Any, columns: Any, adjoint: bo
 
 def info(A: AbstractLinearOperator, b: tf.Tensor, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
     """Solve in a graph, with a verdict that leaves it as tensors."""
+    if isinstance(A, MatrixFree):
+        tensorflow_free.refuse_graph()
     data, columns, layout = laid_out(A, b)
     call = Call(plan, layout)
     x, found = _solved(call, factored, data, columns, adjoint, True)
@@ -158,8 +165,10 @@ def info(A: AbstractLinearOperator, b: tf.Tensor, plan: Plan, factored: Factored
 
 
 def _solution(call: Call, x: tf.Tensor, found: Found) -> Solution:
-    """As `solution_of`, of what the host returned in a graph."""
+    """The Solution of what the host returned, eagerly or in a graph."""
     layout = call.layout
+    if found.outcome is not None:
+        return call.show(found.outcome)
 
     def spread(v: Any) -> tf.Tensor:
         return tf.broadcast_to(layout.per_item(v, tf.reshape), layout.batch)
@@ -169,8 +178,40 @@ def _solution(call: Call, x: tf.Tensor, found: Found) -> Solution:
 
 
 def vjp(A: AbstractLinearOperator, b: tf.Tensor, plan: Plan) -> tuple[Solution, Any]:
-    """The solution and its pullback, whose adjoint solve has a verdict."""
-    raise TypeError("todo")
+    """The solution and its pullback, whose adjoint solve has a verdict in graphs too."""
+    if isinstance(A, MatrixFree):
+        raise TypeError("vjp of tensors is for matrices; got a MatrixFree A: differentiate backsolve.solve itself.")
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch((A.data, b))
+        data, columns, layout = laid_out(A, b)
+    call, factored = Call(plan, layout), Factored()
+    found = call.solve(factored, data, columns, False, False, True)
+    good = kept(found)
+
+    def pullback(g: Any) -> tuple[Any, Any, Solution]:
+        g = asarray("g", g)
+        if tuple(g.shape) != tuple(sol.x.shape):
+            raise ValueError(f"g must have the shape of x, {tuple(sol.x.shape)}; got {describe(g)}.")
+        ops = _Watched(call.structure, call, factored)
+        x = found.x if good is None else found.x * good
+        g = layout.columns(cast(g, x.dtype), tf.broadcast_to, permuted, tf.reshape)
+        bars: Any = calculus.solve_vjp(ops, data, x, g, False, (True, True))
+        bars = [bars[0], bars[1] if good is None else bars[1] * good]
+        data_bar, b_bar = tape.gradient((data, columns), (A.data, b), bars)
+        return data_bar, b_bar, _solution(call, ops.last.x, ops.last)
+
+    sol = _solution(call, found.x, found)
+    return sol, pullback
+
+
+class _Watched(Ops):
+    """Operations that keep what the latest solve found."""
+
+    last: Any = None
+
+    def solve(self, data, b, adjoint, backward=True):
+        self.last = self.found(data, b, adjoint, backward, True)
+        return self.last.x
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
@@ -184,6 +225,8 @@ def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
 
 def matvec(A: AbstractLinearOperator, x: tf.Tensor) -> tf.Tensor:
     """A @ x."""
+    if isinstance(A, MatrixFree):
+        return tensorflow_free.matvec(A, x)
     data, columns, layout = laid_out(A, x)
     y = Ops(A.structure).matvec(data, columns, False)
     return layout._replace(n=A.shape[0]).restore(y, permuted, tf.reshape)
@@ -191,6 +234,8 @@ def matvec(A: AbstractLinearOperator, x: tf.Tensor) -> tf.Tensor:
 
 def toarray(A: AbstractLinearOperator) -> tf.Tensor:
     """The dense tensor."""
+    if isinstance(A, MatrixFree):
+        return tensorflow_free.toarray(A)
     if A.structure.kind == "dense":
         return asarray("A", A.data)
     places = A.structure.rows.astype(np.int64) * A.shape[1] + A.structure.indices

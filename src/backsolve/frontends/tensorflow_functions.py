@@ -22,7 +22,7 @@ from ..solution import Solution, Stats, solution_of
 from .tensorflow_arrays import host, tensor
 from .tensorflow_recording import here, is_eager, recorded, traced, unrecorded
 
-__all__ = ["Call", "Found", "Ops", "from_host", "on_host"]
+__all__ = ["Call", "Found", "Ops", "from_host", "kept", "on_host"]
 
 _COUNTS = ("refinements", "iterations", "matvecs", "factorizations", "copies")
 _STATS = tuple(tf.int32 if name in _COUNTS else tf.float64 for name in Stats._fields)
@@ -35,14 +35,6 @@ class Found(NamedTuple):
     status: Any
     outcome: Outcome | None = None
     stats: tuple = ()
-
-    def kept(self) -> tf.Tensor | None:
-        """1 for items that converged and NaN for others, to be multiplied with x; None where all did, if known."""
-        if self.outcome is not None and self.outcome.failed is None:
-            return None
-        ones = tf.where(self.status > 0, tf.ones((), tf.float64), np.nan)
-        ones = tf.cast(ones, self.x.dtype)
-        return ones[:, None, None] if self.x.shape.rank == 3 else ones
 
 
 class Call:
@@ -61,10 +53,10 @@ class Call:
         """Solve on the host, without a gradient."""
         if traced():
             return self._in_graph(factored, data, b, adjoint, backward, stats)
-        values, cube = host(data), _cube(host(b))
+        cube = _cube(host(b))
         outcome = self.plan.run(
             factored,
-            lambda: _items(self.structure, values, len(cube)),
+            lambda: data if self.structure.kind == "free" else _items(self.structure, host(data), len(cube)),
             cube,
             adjoint=adjoint,
             backward=backward,
@@ -169,10 +161,10 @@ class Ops:
         def gradient(g, data, b):
             # Forward mode transposes the gradient before x is returned, so for it x is recorded once more.
             x = here(returned[0] if returned else self.differentiable(data, b, adjoint, found))
-            kept = found.kept()
-            x = x if kept is None else x * kept
+            good = kept(found)
+            x = x if good is None else x * good
             data_bar, b_bar = calculus.solve_vjp(self, data, x, g, adjoint, (True, True))
-            return data_bar, b_bar if kept is None else b_bar * kept
+            return data_bar, b_bar if good is None else b_bar * good
 
         x = recorded(lambda: found.x, (data, b), gradient)
         returned.append(x)
@@ -190,6 +182,14 @@ def on_host(run: Callable, tensors: tuple, dtypes: tuple, shapes: tuple) -> list
     for v, shape in zip(found, shapes, strict=True):
         v.set_shape(shape)
     return found
+
+
+def kept(found: Found) -> tf.Tensor | None:
+    """1 for items that converged and NaN for others, to be multiplied with x; None where all did, if known."""
+    if found.outcome is not None and found.outcome.failed is None:
+        return None
+    ones = tf.cast(tf.where(found.status > 0, tf.ones((), tf.float64), np.nan), found.x.dtype)
+    return ones[:, None, None] if found.x.shape.rank == 3 else ones
 
 
 def from_host(array: np.ndarray) -> tf.Tensor:

@@ -8,10 +8,13 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import record  # type: ignore[import-untyped]
 
+recording = record.could_possibly_record
+"""Whether a tape or forward mode looks on."""
+
 unrecorded = record.stop_recording
 """A context in which no tape and no forward mode looks on."""
 
-__all__ = ["here", "is_eager", "recorded", "segment_sum", "take", "traced", "unrecorded"]
+__all__ = ["depends", "here", "is_eager", "recorded", "recording", "segment_sum", "take", "traced", "unrecorded"]
 
 
 def traced() -> bool:
@@ -22,6 +25,12 @@ def traced() -> bool:
 def is_eager(value: Any) -> bool:
     """Whether a tensor has a value now, even if a graph is being traced."""
     return not hasattr(value, "graph")
+
+
+def depends(function: Callable) -> bool:
+    """Whether the result of a function of nothing is followed by a tape of this thread."""
+    y = function()
+    return isinstance(y, tf.Tensor) and record.should_record_backprop([y])
 
 
 def recorded(compute: Callable, inputs: tuple[tf.Tensor, ...], gradient: Callable) -> tf.Tensor:

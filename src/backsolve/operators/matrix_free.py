@@ -173,7 +173,7 @@ def _combined(
 
 
 def _conj(v: Any) -> Any:
-    return v.conjugate() if isinstance(v, int | float | complex) else v.conj()
+    return v.conjugate() if isinstance(v, int | float | complex) else AbstractLinearOperator.operations["conj"](v)
 
 
 class _Rebuild:
