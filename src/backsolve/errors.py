@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .solution import Solution
@@ -34,8 +34,9 @@ class SolveWarning(UserWarning):
 def describe(value: object) -> str:
     """Name a value for an error message: short values as they are, arrays by type, dtype and shape."""
     kind, text = type(value).__name__, repr(value)
-    shape = getattr(value, "shape", None)
-    shape = tuple(shape) if type(shape).__name__ == "TensorShape" and shape.rank is not None else shape
+    shape: Any = getattr(value, "shape", None)
+    if type(shape).__name__ == "TensorShape" and shape.rank is not None:
+        shape = tuple(shape)
     if hasattr(value, "dtype") and isinstance(shape, tuple) and (shape or len(text) > 60):
         module = type(value).__module__.split(".")[0]
         return f"{module} {kind} of dtype {dtype_name(value.dtype)} and shape {tuple(shape)}"  # type: ignore[attr-defined]

@@ -87,7 +87,7 @@ class Layout(NamedTuple):
         return reshape(values, shape)
 
 
-def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:
+def layout_of(data_batch: tuple[Any, ...], b_shape: tuple[Any, ...]) -> Layout:
     """Lay out b beside data whose leading axes are `data_batch`; None is a size that is not known yet.
 
     Raises
@@ -107,7 +107,7 @@ def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:
     return Layout(batch, keep, fold, n, k, vector)
 
 
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+def _broadcast(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     rank = max(len(first), len(second))
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (first, second))
     if any(p != q and not {p, q} & {1, None} for p, q in zip(a, b, strict=True)):

@@ -14,29 +14,19 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 import tensorflow as tf
 
-from .. import calculus
 from ..errors import describe
 from ..full import Full
 from ..methods import lapack
 from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
-from ..shapes import layout_of
-from ..solution import Solution, Stats
-from .tensorflow_arrays import (
-    asarray,
-    canonical,
-    cast,
-    host,
-    laid_out,
-    permuted,
-    result_dtype,
-    tensor,
-)
-from . import tensorflow_free
+from . import tensorflow_free, tensorflow_trees  # noqa: F401  (the tree is registered)
+from .tensorflow_algebra import conj, promoted, put, reshape, swapaxes, take, weakly
+from .tensorflow_arrays import asarray, canonical, host, laid_out, permuted, result_dtype, tensor
 from .tensorflow_determinant import dense_slogdet, sparse_slogdet
 from .tensorflow_free import of_function
-from .tensorflow_functions import Call, Found, Ops, from_host, kept
-from .tensorflow_recording import segment_sum, take, traced
+from .tensorflow_functions import Call, Ops, from_host
+from .tensorflow_recording import traced
+from .tensorflow_verdict import info, vjp
 
 __all__ = [
     "asarray",
@@ -144,74 +134,11 @@ def solve(
     if isinstance(A, MatrixFree):
         return tensorflow_free.solve(A, b, plan, factored, adjoint, box)
     data, columns, layout = laid_out(A, b)
-    x, found = _solved(Call(plan, layout, box), factored, data, columns, adjoint, False)
-    return layout.restore(x, permuted, tf.reshape), found.outcome, layout
-
-
-def _solved(call: Call, factored: Factored, data: Any, columns: Any, adjoint: bool, stats: bool) -> tuple[Any, Found]:
+    call = Call(plan, layout, box)
     ops = Ops(call.structure, call, factored)
-    found = ops.found(data, columns, adjoint, False, stats)
-    return ops.differentiable(data, columns, adjoint, found), found
-
-
-def info(A: AbstractLinearOperator, b: tf.Tensor, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
-    """Solve in a graph, with a verdict that leaves it as tensors."""
-    if isinstance(A, MatrixFree):
-        tensorflow_free.refuse_graph()
-    data, columns, layout = laid_out(A, b)
-    call = Call(plan, layout)
-    x, found = _solved(call, factored, data, columns, adjoint, True)
-    return _solution(call, x, found)
-
-
-def _solution(call: Call, x: tf.Tensor, found: Found) -> Solution:
-    """The Solution of what the host returned, eagerly or in a graph."""
-    layout = call.layout
-    if found.outcome is not None:
-        return call.show(found.outcome)
-
-    def spread(v: Any) -> tf.Tensor:
-        return tf.broadcast_to(layout.per_item(v, tf.reshape), layout.batch)
-
-    x = layout.restore(x, permuted, tf.reshape)
-    return Solution(x, spread(found.status), Stats(*map(spread, found.stats)), call.method)
-
-
-def vjp(A: AbstractLinearOperator, b: tf.Tensor, plan: Plan) -> tuple[Solution, Any]:
-    """The solution and its pullback, whose adjoint solve has a verdict in graphs too."""
-    if isinstance(A, MatrixFree):
-        raise TypeError("vjp of tensors is for matrices; got a MatrixFree A: differentiate backsolve.solve itself.")
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch((A.data, b))
-        data, columns, layout = laid_out(A, b)
-    call, factored = Call(plan, layout), Factored()
-    found = call.solve(factored, data, columns, False, False, True)
-    good = kept(found)
-
-    def pullback(g: Any) -> tuple[Any, Any, Solution]:
-        g = asarray("g", g)
-        if tuple(g.shape) != tuple(sol.x.shape):
-            raise ValueError(f"g must have the shape of x, {tuple(sol.x.shape)}; got {describe(g)}.")
-        ops = _Watched(call.structure, call, factored)
-        x = found.x if good is None else found.x * good
-        g = layout.columns(cast(g, x.dtype), tf.broadcast_to, permuted, tf.reshape)
-        bars: Any = calculus.solve_vjp(ops, data, x, g, False, (True, True))
-        bars = [bars[0], bars[1] if good is None else bars[1] * good]
-        data_bar, b_bar = tape.gradient((data, columns), (A.data, b), bars)
-        return data_bar, b_bar, _solution(call, ops.last.x, ops.last)
-
-    sol = _solution(call, found.x, found)
-    return sol, pullback
-
-
-class _Watched(Ops):
-    """Operations that keep what the latest solve found."""
-
-    last: Any = None
-
-    def solve(self, data, b, adjoint, backward=True):
-        self.last = self.found(data, b, adjoint, backward, True)
-        return self.last.x
+    found = ops.found(data, columns, adjoint, False)
+    x = ops.differentiable(data, columns, adjoint, found)
+    return layout.restore(x, permuted, tf.reshape), found.outcome, layout
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
@@ -246,51 +173,6 @@ def values(A: AbstractLinearOperator) -> tf.Tensor:
     """Stored values in canonical order."""
     A = asoperator(A)
     return canonical(A, A.data.dtype)
-
-
-def put(values: tf.Tensor, places: np.ndarray, size: int) -> tf.Tensor:
-    """Transpose of `take`: zeros of (..., size), with the values at their places."""
-    return segment_sum(values, places, size)
-
-
-def weakly(s: Any, values: tf.Tensor) -> tf.Tensor:
-    """A number or tensor of factors in the precision of `values`, or the wider of theirs."""
-    if isinstance(s, tf.Tensor):
-        return cast(s, result_dtype(values, s))
-    return tf.constant(s, tf.as_dtype(np.result_type(values.dtype.as_numpy_dtype, s)))
-
-
-def promoted(made: list) -> list:
-    """Operators, tensors and numbers in one precision, which TensorFlow asks for in products and sums."""
-    tensors = [v.data if isinstance(v, AbstractLinearOperator) else v for v in made]
-    tensors = [v for v in tensors if isinstance(v, tf.Tensor)]
-    if not tensors:
-        return made
-    dtype = result_dtype(*tensors)
-    if any(isinstance(v, complex) for v in made):
-        dtype = tf.as_dtype(np.result_type(dtype.as_numpy_dtype, 1j))
-
-    def one(v: Any) -> Any:
-        if isinstance(v, AbstractLinearOperator):
-            return v if v.data.dtype == dtype else v.on(cast(v.data, dtype))
-        return cast(v, dtype) if isinstance(v, tf.Tensor) else v
-
-    return [one(v) for v in made]
-
-
-def reshape(values: tf.Tensor, shape: tuple) -> tf.Tensor:
-    """Values in another shape, of which one size may be unknown."""
-    return tf.reshape(values, [-1 if size is None else size for size in shape])
-
-
-def conj(values: tf.Tensor) -> tf.Tensor:
-    """Complex conjugates."""
-    return tf.math.conj(values)
-
-
-def swapaxes(values: tf.Tensor, first: int, second: int) -> tf.Tensor:
-    """Matrices, transposed."""
-    return tf.linalg.matrix_transpose(values)
 
 
 def to_host(values: Any) -> np.ndarray:

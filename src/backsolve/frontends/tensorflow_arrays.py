@@ -104,7 +104,8 @@ def permuted(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 
 
 def _expanded(x: tf.Tensor, shape: tuple) -> tf.Tensor:
-    return x if tuple(x.shape) == shape else tf.broadcast_to(x, shape)
+    known = all(isinstance(size, int) for size in shape)
+    return x if known and tuple(x.shape) == shape else tf.broadcast_to(x, shape)
 
 
 def laid_out(A: AbstractLinearOperator, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Layout]:

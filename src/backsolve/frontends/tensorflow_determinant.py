@@ -54,7 +54,7 @@ def sparse_slogdet(data: tf.Tensor, plan: Plan, factored: Factored) -> tuple[tf.
 
 def _pair(found: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> list[np.ndarray]:
     sign, size = found
-    return [np.asarray(sign, values.dtype), np.asarray(size, values.real.dtype)]
+    return [np.asarray(sign, values.dtype), np.asarray(size, np.finfo(values.dtype).dtype)]
 
 
 def _differentiable(data: tf.Tensor, sign: Any, size: Any, inverse_adjoint: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -79,7 +79,7 @@ def _differentiable(data: tf.Tensor, sign: Any, size: Any, inverse_adjoint: Any)
 
 def _inverse_adjoint(data: tf.Tensor, plan: Plan, factored: Factored) -> tf.Tensor:
     """The entries of A⁻ᴴ on the stored places: Aᴴ Z = E for a block of unit vectors after the other."""
-    pattern, items = plan.template.structure, data.shape[0]
+    pattern, items = plan.template.structure, int(data.shape[0])  # type: ignore[arg-type]
     n = pattern.shape[0]
     block = max(1, min(n, _BLOCK // max(1, n * max(1, items))))
     found = [tf.zeros((items, 0), data.dtype)]

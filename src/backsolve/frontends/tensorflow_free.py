@@ -116,7 +116,7 @@ class _Ops:
                 leaves[at] = leaf
             self.leaves = tuple(leaves)
             x = returned[0]
-            good = kept(found)
+            good: Any = kept(found)
             x = x if good is None else x * good
             bars, b_bar = calculus.solve_vjp(self, self.leaves, x, g, adjoint, (bool(self.varied), True))
             return b_bar if good is None else b_bar * good, *(bars or ())
@@ -196,7 +196,8 @@ def _check_closure(structure: TensorflowFree, leaves: tuple, dtype: tf.DType) ->
         ("fn", structure.map.fn, structure.inner[1]),
         ("adjoint", structure.map.adjoint, structure.inner[0]),
     ):
-        if function is not None and depends(lambda f=function, n=size: f(structure.rebuild(leaves), tf.zeros(n, dtype))):
+        v = tf.zeros(size, dtype)
+        if function is not None and depends(function, structure.rebuild(leaves), v):
             raise ValueError(
                 f"MatrixFree: {name} must depend on what is differentiated through params alone; it closes over a "
                 "variable or tensor that a GradientTape watches, whose gradient would be lost: pass it in params, or "
@@ -226,6 +227,5 @@ def of_function(function: Callable, b: tf.Tensor, n: int) -> MatrixFree:
         y, z = function(v), function(-2 * v)
         if all(isinstance(t, tf.Tensor) and t.shape == v.shape for t in (y, z)) and n:
             off, size = (float(np.abs(host(t)).max()) for t in (z + 2 * y, y))
-            check_linear(off, size, float(np.finfo(b.dtype.as_numpy_dtype).eps))
+            check_linear(off, size, float(np.finfo(y.numpy().dtype).eps))
     return MatrixFree(lambda _, v: function(v), (), (n, n))
-

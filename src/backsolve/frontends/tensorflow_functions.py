@@ -67,9 +67,7 @@ class Call:
             self.box[:] = [(outcome, x)]
         return Found(tensor(x), outcome.status, outcome)
 
-    def _in_graph(
-        self, factored: Factored, data: Any, b: Any, adjoint: bool, backward: bool, stats: bool
-    ) -> Found:
+    def _in_graph(self, factored: Factored, data: Any, b: Any, adjoint: bool, backward: bool, stats: bool) -> Found:
         # Derivatives of an eager solve may be traced, by Tape.jacobian: its factors are at hand.
         made = factored if is_eager(data) else None
 
@@ -93,9 +91,8 @@ class Call:
 
     def _quietly(self, factored: Factored, values: Any, cube: Any, adjoint: bool, backward: bool) -> Outcome:
         # A state outlives the memory that TensorFlow lends to a call.
-        return self.quiet.run(
-            factored, values.copy, cube, adjoint=adjoint, backward=backward, show=lambda outcome: _by_item(self, outcome)
-        )
+        show = lambda outcome: _by_item(self, outcome)  # noqa: E731
+        return self.quiet.run(factored, values.copy, cube, adjoint=adjoint, backward=backward, show=show)
 
     def show(self, outcome: Any) -> Solution:
         """The outcome as the user knows it, forward or backward."""
@@ -161,7 +158,7 @@ class Ops:
         def gradient(g, data, b):
             # Forward mode transposes the gradient before x is returned, so for it x is recorded once more.
             x = here(returned[0] if returned else self.differentiable(data, b, adjoint, found))
-            good = kept(found)
+            good: Any = kept(found)
             x = x if good is None else x * good
             data_bar, b_bar = calculus.solve_vjp(self, data, x, g, adjoint, (True, True))
             return data_bar, b_bar if good is None else b_bar * good
@@ -171,13 +168,14 @@ class Ops:
         return x
 
 
-def on_host(run: Callable, tensors: tuple, dtypes: tuple, shapes: tuple) -> list[tf.Tensor]:
+def on_host(run: Callable, tensors: tuple, dtypes: tuple[Any, ...], shapes: tuple) -> list[tf.Tensor]:
     """The results of a function of NumPy arrays: at once, or in a graph by one call of the host, a pure one."""
     if not traced():
         found = run(*map(host, tensors))
         return [tensor(v) for v in (found if isinstance(found, list) else (found,))]
+    kinds: Any = dtypes if len(dtypes) > 1 else dtypes[0]
     with unrecorded():
-        found = tf.numpy_function(run, tensors, dtypes if len(dtypes) > 1 else dtypes[0], stateful=False)
+        found = tf.numpy_function(run, tensors, kinds, stateful=False)
     found = list(found) if len(dtypes) > 1 else [found]
     for v, shape in zip(found, shapes, strict=True):
         v.set_shape(shape)
@@ -204,7 +202,7 @@ def _by_item(call: Call, outcome: Any) -> Solution:
 
 
 def _with_rows(x: Any, rows: int) -> tuple:
-    shape = tuple(x.shape)
+    shape: tuple = tuple(x.shape)
     return (shape[0], rows, shape[2]) if len(shape) == 3 else (rows, *shape[1:])
 
 

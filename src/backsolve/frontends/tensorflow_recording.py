@@ -27,9 +27,9 @@ def is_eager(value: Any) -> bool:
     return not hasattr(value, "graph")
 
 
-def depends(function: Callable) -> bool:
-    """Whether the result of a function of nothing is followed by a tape of this thread."""
-    y = function()
+def depends(function: Callable, *arguments: Any) -> bool:
+    """Whether a tape of this thread follows what the function returns for arguments that it does not follow."""
+    y = function(*arguments)
     return isinstance(y, tf.Tensor) and record.should_record_backprop([y])
 
 
@@ -70,12 +70,10 @@ def segment_sum(values: tf.Tensor, slots: Any, size: int) -> tf.Tensor:
     return recorded(compute, (values,), lambda g, _: (take(g, slots),))
 
 
-def take(values: tf.Tensor, places: Any) -> tf.Tensor:
+def take(values: Any, places: Any) -> tf.Tensor:
     """Values at places of the last axis.
 
     TensorFlow's own derivative is made of slices, which nested forward mode cannot take.
     """
-    size = values.shape[-1]
-    return recorded(
-        lambda: tf.gather(values, places, axis=-1), (values,), lambda g, _: (segment_sum(g, places, size),)
-    )
+    size: Any = values.shape[-1]
+    return recorded(lambda: tf.gather(values, places, axis=-1), (values,), lambda g, _: (segment_sum(g, places, size),))

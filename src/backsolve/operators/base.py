@@ -199,7 +199,7 @@ class AbstractLinearOperator:
 
     def _along(self, s: Any) -> Any:
         """An array of factors with as many axes more as data has, to broadcast against values; numbers stay."""
-        shape = tuple(getattr(s, "shape", ()))
+        shape: tuple = tuple(getattr(s, "shape", ()))
         return self.operations["reshape"](s, (*shape, *(1,) * self._data_axes)) if shape else s
 
     def _values(self) -> Any:
@@ -238,7 +238,8 @@ class AbstractLinearOperator:
     def __repr__(self) -> str:
         name, batch = type(self).__name__, f", batch {self.batch_shape}" if self.batch_shape else ""
         declared = "" if self.assumed == "general" else f", assume={self.assumed!r}"
-        return f"{name}({self.shape[0]}x{self.shape[1]}, nnz={self.structure.nnz}, {dtype_name(self.dtype)}{batch}{declared})"
+        size = f"{self.shape[0]}x{self.shape[1]}, nnz={self.structure.nnz}"
+        return f"{name}({size}, {dtype_name(self.dtype)}{batch}{declared})"
 
 
 def total(A: Any, B: Any, sign: str) -> Any:
