@@ -1,11 +1,14 @@
 """One small system for the tests of TensorFlow: not symmetric, with a place that is given twice."""
 
+import os
+
 import numpy as np
 import pytest
 
 import backsolve as bs
 from backsolve.factor_cache import CACHE
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it tells of the processor at import
 tf = pytest.importorskip("tensorflow", reason="left out: tensorflow is not installed")
 
 __all__ = [

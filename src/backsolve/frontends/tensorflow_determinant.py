@@ -16,7 +16,7 @@ from ..factor_cache import CACHE
 from ..plan import Factored, Plan
 from ..shapes import layout_of
 from .tensorflow_functions import Call, Ops, on_host
-from .tensorflow_recording import is_eager, recorded, take
+from .tensorflow_recording import is_eager, recorded, take, unrecorded
 
 __all__ = ["dense_slogdet", "sparse_slogdet"]
 
@@ -25,7 +25,9 @@ _BLOCK = 2**22  # numbers in one block of solutions
 
 def dense_slogdet(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Sign and logarithm of the modulus, (...,), for matrices (..., n, n)."""
-    sign, size = tf.linalg.slogdet(data)
+    with unrecorded():
+        sign, size = tf.linalg.slogdet(data)
+        size = tf.math.real(size)
     return _differentiable(data, sign, size, lambda data: tf.linalg.inv(data, adjoint=True))
 
 
@@ -59,16 +61,15 @@ def _pair(found: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> list[np.n
 
 def _differentiable(data: tf.Tensor, sign: Any, size: Any, inverse_adjoint: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """The pair as a function of data, through ℓ, whose gradient is A⁻ᴴ on the stored places."""
-    size = tf.stop_gradient(size)  # that of a dense one is the gradient of the modulus alone
     if data.dtype.is_complex:
         phase = tf.math.angle(tf.where(sign == 0, tf.ones_like(sign), sign))
         value = tf.complex(size, phase)
     else:
         value = size
-    axes = data.shape.rank - size.shape.rank
+    last = (..., *[None] * (data.shape.rank - size.shape.rank))
 
     def gradient(g: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor]:
-        return (tf.reshape(g, (*g.shape, *[1] * axes)) * inverse_adjoint(data),)
+        return (g[last] * inverse_adjoint(data),)
 
     value = recorded(lambda: value, (data,), gradient)
     if not data.dtype.is_complex:
