@@ -1,7 +1,4 @@
-"""The sensitivities of power_grid.py in TensorFlow: the same grid, lost branch and overload, and so the same numbers.
-
-One backward pass within a tf.function gives them for every branch; central differences check the largest.
-"""
+"""The sensitivities of power_grid.py in TensorFlow, one backward pass in a tf.function: the same grid, the same numbers."""
 
 from pathlib import Path
 
@@ -50,9 +47,8 @@ rating = MARGIN * np.maximum(flow, np.sort(flow)[(len(flow) - 1) // 2])  # MADE,
 lost = next(k for k in np.argsort(-flow) if BASE_MVA * flow[k] <= CIRCUIT_MW and connected_without(k))
 theta[lost] = 0.0
 value, gradient = overload(tf.constant(theta))
-print(
-    f"branch {tail[lost]}-{head[lost]} is lost: smooth overload {value:,.4f} MW\nMW per +1 %    backward  differences"
-)
+print(f"branch {tail[lost]}-{head[lost]} is lost: smooth overload {value:,.4f} MW")
+print("MW per +1 %    backward  differences")
 for k in np.argsort(-np.abs(theta * gradient))[:6]:
     alone = theta * (np.arange(len(theta)) == k)
     up, down = (np.array([overload(theta + h * alone)[0] for h in steps]) for steps in (STEPS, -STEPS))
