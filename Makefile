@@ -31,7 +31,7 @@ bench: .venv/.installed
 .venv/.environment: constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) scikit-build-core nanobind cmake ninja
-	$(INSTALL) numpy scipy array-api-compat torch jax matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath ruff 'pyright[nodejs]'
+	$(INSTALL) numpy scipy array-api-compat torch jax tensorflow-cpu matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath ruff 'pyright[nodejs]'
 	touch $@
 
 .venv/.installed: .venv/.environment $(NATIVE)

@@ -1,4 +1,4 @@
-"""The sensitivities of power_grid.py in TensorFlow, one backward pass in a tf.function: the same grid, the same numbers."""
+"""The sensitivities of power_grid.py in TensorFlow, by one backward pass in a tf.function: equal numbers."""
 
 from pathlib import Path
 

@@ -22,8 +22,8 @@ def aslinearoperator(A: Any) -> AbstractLinearOperator:
 
     Parameters
     ----------
-    A : array (..., n, m), scipy.sparse array or matrix, torch.sparse COO, CSR or CSC tensor, or operator
-        Gradients of a framework's array reach the array that was given.
+    A : array (..., n, m), scipy.sparse array or matrix, sparse tensor or array of a framework, or operator
+        torch.sparse COO, CSR and CSC, JAX's BCOO and BCSR, tf.SparseTensor. Gradients of a framework's array reach the array that was given.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def solve(
     A : array (..., n, n), sparse array or tensor, or linear operator
         See `aslinearoperator`. Leading axes are a batch.
     b : array (n,) or (..., n, k)
-        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor or a JAX
-        array, so is the result, and NumPy and SciPy inputs are constants.
+        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a tensor of torch or
+        TensorFlow or a JAX array, so is the result, and NumPy and SciPy inputs are constants.
     method : str or method object, optional
         "auto", "superlu", "lu", "cholesky", "triangular", or such as ``SuperLU(ordering="colamd")``; `explain`
         tells of "auto".
@@ -138,7 +138,7 @@ def solve_with_info(
     -------
     Solution
         ``.x`` as `solve` returns it, but the best iterate where a system failed without being singular;
-        ``.status`` and ``.stats`` per system; ``.adjoint``, the latest backward solve, in eager torch.
+        ``.status`` and ``.stats`` per system; ``.adjoint``, the latest backward solve, in eager torch and TensorFlow.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Derivatives of a solve as plain functions: for NumPy, and the adjoint solve with its verdict for JAX."""
+"""Derivatives of a solve as plain functions: for NumPy, and adjoint solves with a verdict for compiled programs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["jvp", "vjp"]
 
 @eager("backsolve.vjp")
 def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
-    """Solve A x = b in NumPy or JAX, and return the function that pulls a cotangent of x back.
+    """Solve A x = b in NumPy, JAX or TensorFlow, and return the function that pulls a cotangent of x back.
 
     Parameters
     ----------
     A, b
-        As for `solve`; NumPy, SciPy or JAX arrays.
+        As for `solve`; arrays of NumPy, SciPy or JAX, or tensors of TensorFlow.
     **options
         method, assume, rtol, atol, adjoint, on_failure of `solve`.
 

@@ -27,13 +27,13 @@ class MatrixFree(AbstractLinearOperator):
     ----------
     fn : callable
         ``fn(params, v)`` maps an array (n_cols,) to one (n_rows,) of the same dtype, linearly. Several columns are
-        mapped by ``torch.func.vmap`` where fn allows it.
+        mapped by ``torch.func.vmap`` where fn allows it, else one by one.
     params : array, or nested tuples, lists and dicts of arrays
         Other things in them are handed through.
     shape : (n_rows, n_cols)
     adjoint : callable, optional
-        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch transposes fn; in NumPy, backward
-        and adjoint solves need it.
+        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch and TensorFlow transpose fn; in
+        NumPy, backward and adjoint solves need it.
 
     Raises
     ------
