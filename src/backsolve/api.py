@@ -23,7 +23,8 @@ def aslinearoperator(A: Any) -> AbstractLinearOperator:
     Parameters
     ----------
     A : array (..., n, m), scipy.sparse array or matrix, sparse tensor or array of a framework, or operator
-        torch.sparse COO, CSR and CSC, JAX's BCOO and BCSR, tf.SparseTensor. Gradients of a framework's array reach the array that was given.
+        torch.sparse COO, CSR and CSC, JAX's BCOO and BCSR, tf.SparseTensor. Gradients of a
+        framework's array reach the array that was given.
 
     Returns
     -------

@@ -66,7 +66,7 @@ def _differentiable(data: tf.Tensor, sign: Any, size: Any, inverse_adjoint: Any)
         value = tf.complex(size, phase)
     else:
         value = size
-    last = (..., *[None] * (data.shape.rank - size.shape.rank))
+    last: Any = (..., *[None] * (data.shape.rank - size.shape.rank))
 
     def gradient(g: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor]:
         return (g[last] * inverse_adjoint(data),)

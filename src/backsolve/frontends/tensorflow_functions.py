@@ -173,10 +173,8 @@ def on_host(run: Callable, tensors: tuple, dtypes: tuple[Any, ...], shapes: tupl
     if not traced():
         found = run(*map(host, tensors))
         return [tensor(v) for v in (found if isinstance(found, list) else (found,))]
-    kinds: Any = dtypes if len(dtypes) > 1 else dtypes[0]
     with unrecorded():
-        found = tf.numpy_function(run, tensors, kinds, stateful=False)
-    found = list(found) if len(dtypes) > 1 else [found]
+        found: Any = tf.numpy_function(run, tensors, list(dtypes), stateful=False)
     for v, shape in zip(found, shapes, strict=True):
         v.set_shape(shape)
     return found
