@@ -259,6 +259,48 @@ def in_jax(kind, p, b):
     return actual, [x, jvp(truth_of, (w, b), (w_dot, b_dot))[1], *pull(g), torch.stack([x, x])]
 
 
+def in_tensorflow(kind, p, b):
+    """A solve and its gradient, tape in tape and forward mode, each as it is and in `tf.function`."""
+    tf = pytest.importorskip("tensorflow", reason="left out: tensorflow is not installed")
+
+    def solve(w, b):
+        if kind == "MatrixFree":
+            weigh = lambda w, v: tf.math.unsorted_segment_sum(w * tf.gather(v, COLS), ROWS, N)  # noqa: E731
+            return bs.solve(bs.MatrixFree(weigh, w, (N, N)), b, rtol=rtol_of(getattr(torch, b.dtype.name)))
+        A = bs.coo(w, (ROWS.numpy(), COLS.numpy()), (N, N))
+        return bs.solve(A if kind == "CSR" else A.toarray(), b)
+
+    def twice(w, b, g, w_dot, b_dot):
+        with tf.GradientTape() as outer:
+            outer.watch((w, b))
+            with tf.GradientTape() as tape:
+                tape.watch((w, b))
+                x = solve(w, b)
+            bars = tape.gradient(x, (w, b), g)
+        return x, *bars, *outer.gradient(bars, (w, b), (w_dot, b_dot))
+
+    def forward(w, b, g, w_dot, b_dot):
+        with tf.autodiff.ForwardAccumulator((w, b), (w_dot, b_dot)) as tangents:
+            x = solve(w, b)
+        return (tangents.jvp(x),)
+
+    w, g, (w_dot, b_dot) = entries(p), vector(b.dtype, *b.shape, seed=2), tangents(p, b)
+    given = [tf.constant(v.numpy()) for v in (w, b, g, w_dot, b_dot)]
+    ways = [twice] if kind == "MatrixFree" else [twice, tf.function(twice), forward, tf.function(forward)]
+    actual = [torch.from_numpy(v.numpy()) for way in ways for v in way(*given)]
+
+    def first(w, b):
+        x, pull = vjp(lambda w, b: torch.linalg.solve(scatter(w), b), w, b)
+        return pull(g), x
+
+    bars, pull, x = vjp(first, w, b, has_aux=True)
+    second = [x, *bars, *pull((w_dot, b_dot))]
+    if kind == "MatrixFree":
+        return actual, second, "eagerly, with tapes"
+    x_dot = jvp(lambda w, b: torch.linalg.solve(scatter(w), b), (w, b), (w_dot, b_dot))[1]
+    return actual, [*second, *second, x_dot, x_dot]
+
+
 def nested(*transforms):
     """Of the energy as a function of the parameters."""
 
@@ -317,6 +359,7 @@ GROUPS = {
         "export": both(exported, backward),
     },
     "JAX: `jit` of `jvp`, `vjp`, `vmap`": {"jax": in_jax},
+    "TensorFlow: tapes within tapes, forward mode; eager and in `tf.function`": {"tensorflow": in_tensorflow},
     "NumPy: `bs.vjp`, `bs.jvp`": {"numpy": in_numpy},
 }
 UNLISTED = {

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from .dispatch import frontend_of, info, inputs, make_plan, operator, square, start
-from .eager import eager
+from .eager import as_written, eager
 from .nullspace import deflated
 from .operators import AbstractLinearOperator
 from .options import Adjoint
@@ -17,13 +17,15 @@ from .solution import Solution
 __all__ = ["aslinearoperator", "explain", "solve", "solve_with_info"]
 
 
+@as_written
 def aslinearoperator(A: Any) -> AbstractLinearOperator:
     """Return A as a linear operator.
 
     Parameters
     ----------
-    A : array (..., n, m), scipy.sparse array or matrix, torch.sparse COO, CSR or CSC tensor, or operator
-        Gradients of a framework's array reach the array that was given.
+    A : array (..., n, m), scipy.sparse array or matrix, sparse tensor or array of a framework, or operator
+        torch.sparse COO, CSR and CSC, JAX's BCOO and BCSR, tf.SparseTensor. Gradients of a
+        framework's array reach the array that was given.
 
     Returns
     -------
@@ -44,6 +46,7 @@ def aslinearoperator(A: Any) -> AbstractLinearOperator:
     return A if isinstance(A, AbstractLinearOperator) else operator(frontend_of(A), A, None)
 
 
+@as_written
 def solve(
     A: Any,
     b: Any,
@@ -69,8 +72,8 @@ def solve(
     A : array (..., n, n), sparse array or tensor, or linear operator
         See `aslinearoperator`. Leading axes are a batch.
     b : array (n,) or (..., n, k)
-        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a torch tensor or a JAX
-        array, so is the result, and NumPy and SciPy inputs are constants.
+        One vector only if 1-D. Leading axes broadcast with those of A. If any of A and b is a tensor of torch or
+        TensorFlow or a JAX array, so is the result, and NumPy and SciPy inputs are constants.
     method : str or method object, optional
         "auto", a direct method ("superlu", "pardiso", "klu", "lu", "cholesky", "triangular"), an iterative one ("cg",
         "fcg", "minres", "bicgstab", "gmres", "fgmres", "lsmr", "chebyshev", ...), or an object such as
@@ -164,7 +167,7 @@ def solve_with_info(
     -------
     Solution
         ``.x`` as `solve` returns it, but the best iterate where a system failed without being singular;
-        ``.status`` and ``.stats`` per system; ``.adjoint``, the latest backward solve, in eager torch.
+        ``.status`` and ``.stats`` per system; ``.adjoint``, the latest backward solve, in eager torch and TensorFlow.
 
     Raises
     ------

@@ -18,7 +18,7 @@ def slogdet(A: Any) -> tuple[Any, Any]:
 
     Dense: from the framework's LU. Sparse: from the factors P_r A P_c = L U of SuperLU, with the diagonal of U and the
     parities of the permutations; declared "lower" or "upper": from the diagonal, once the other triangle is seen to
-    be zero. In torch differentiable to any order in the stored numbers of A: d log|det A| = Re tr(A⁻¹ dA).
+    be zero. In torch and TensorFlow differentiable to any order in the numbers of A: d log|det A| = Re tr(A⁻¹ dA).
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def slogdet(A: Any) -> tuple[Any, Any]:
     Raises
     ------
     SolveError
-        In the derivative for a sparse A, if A is singular; torch.linalg.LinAlgError for a dense one.
+        In the derivative for a sparse A, if A is singular; the framework's own error for a dense one.
     TypeError, ValueError
         As `solve`; ValueError also for a sparse A that is not the triangle that it is declared to be.
 
@@ -70,4 +70,4 @@ def _of_factors(F: Factorization) -> tuple[Any, Any]:
     F._check_unchanged()
     plan = None if F.A.structure.kind == "dense" else F._plan
     sign, size = frontend_of(F.A).slogdet(F.A, plan, F._factored)
-    return (sign.conj() if F._is_adjoint else sign), size
+    return (F.A.operations["conj"](sign) if F._is_adjoint else sign), size

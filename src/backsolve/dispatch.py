@@ -29,10 +29,12 @@ _SAME_AS_FORWARD = Adjoint()
 _ARRAYS = {
     "torch": {"torch": ("Tensor",)},
     "jax": {"jax": ("Array",), "jax.experimental.sparse": ("BCOO", "BCSR")},
-    "tensorflow": {"tensorflow": ("Tensor", "Variable", "SparseTensor")},
+    "tensorflow": {
+        "tensorflow": ("Tensor", "Variable", "SparseTensor", "RaggedTensor", "IndexedSlices"),
+        "keras.src.backend.tensorflow.core": ("Variable",),
+    },
 }
 """Array types of each framework, by the modules that have them."""
-_FRONTENDS = ("torch", "jax")
 
 
 def frontend_of(*values: Any) -> Any:
@@ -45,12 +47,7 @@ def frontend_of(*values: Any) -> Any:
         raise TypeError(
             f"A, b and other arrays must come from one framework; got {' and '.join(sorted(found))}: convert one."
         )
-    chosen = found.pop() if found else "numpy"
-    if chosen not in (*_FRONTENDS, "numpy"):
-        raise TypeError(
-            f"arrays must be JAX's, NumPy's or torch tensors; got one of {chosen}: convert it with numpy.asarray."
-        )
-    return _frontend(chosen)
+    return _frontend(found.pop() if found else "numpy")
 
 
 @cache
@@ -76,11 +73,11 @@ def _meet(data: Any) -> None:
 
 
 def info(frontend: Any, A: Any, b: Any, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
-    """Solve and wrap the outcome; in torch with the cell that backward will fill."""
+    """Solve and wrap the outcome; in eager torch and TensorFlow with the cell that backward will fill."""
     if frontend.name == "numpy":
         x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint)
         return solution_of(plan.method, outcome, layout, x)
-    if frontend.name == "jax":
+    if frontend.name == "jax" or (frontend.name == "tensorflow" and frontend.traced()):
         return frontend.info(A, b, plan, factored, adjoint)
     box: list = []
     x, outcome, layout = frontend.solve(A, b, plan, factored, adjoint, box)
@@ -180,7 +177,17 @@ def _together(*values: Any) -> list[Any]:
             made.append(frontend.asoperator(v))
         else:
             made.append(v if v is None or isinstance(v, Number) else frontend.asarray("factors of A", v))
-    return made
+    return frontend.promoted(made) if frontend.name == "tensorflow" else made
+
+
+def _method(name: str) -> Any:
+    """A method of arrays, or of the frontend where they lack it, as TensorFlow's tensors do."""
+
+    def call(values: Any, *arguments: Any) -> Any:
+        own = getattr(values, name, None)
+        return getattr(frontend_of(values), name)(values, *arguments) if own is None else own(*arguments)
+
+    return call
 
 
 def _outside(label: str) -> Any:
@@ -215,4 +222,7 @@ AbstractLinearOperator.operations.update(
     take=lambda values, places: frontend_of(values).take(values, places),
     put=lambda values, places, size: frontend_of(values).put(values, places, size),
     weakly=lambda s, values: frontend_of(values).weakly(s, values),
+    conj=_method("conj"),
+    reshape=_method("reshape"),
+    swapaxes=_method("swapaxes"),
 )

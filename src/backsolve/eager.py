@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["FUNCTIONS", "LOOKUP", "eager"]
+__all__ = ["FUNCTIONS", "LOOKUP", "as_written", "eager"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +32,15 @@ def eager(label: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         made: Any = call
         made.__code__ = made.__code__.replace(co_name=function.__name__, co_qualname=function.__qualname__)
         FUNCTIONS[label] = made
-        return made
+        return as_written(made)
 
     return decorate
+
+
+def as_written(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function as tf.autograph.experimental.do_not_convert does, without TensorFlow.
+
+    AutoGraph would rewrite the source of all that a tf.function calls, which takes long, and gains nothing here.
+    """
+    function.autograph_info__ = {}  # type: ignore[attr-defined]
+    return function

@@ -1,4 +1,4 @@
-"""Derivatives of a solve as plain functions: for NumPy, and the adjoint solve with its verdict for JAX."""
+"""Derivatives of a solve as plain functions: for NumPy, and adjoint solves with a verdict for compiled programs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["jvp", "vjp"]
 
 @eager("backsolve.vjp")
 def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
-    """Solve A x = b in NumPy or JAX, and return the function that pulls a cotangent of x back.
+    """Solve A x = b in NumPy, JAX or TensorFlow, and return the function that pulls a cotangent of x back.
 
     Parameters
     ----------
     A, b
-        As for `solve`; NumPy, SciPy or JAX arrays.
+        As for `solve`; arrays of NumPy, SciPy or JAX, or tensors of TensorFlow.
     **options
         method, M, assume, rtol, atol, adjoint, on_failure of `solve`.
 
@@ -47,7 +47,7 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
     array([ 0.125, -0.25 , -0.25 ])
     """
     frontend, A, b, plan = _explicit("vjp", A, b, options)
-    if frontend.name == "jax":
+    if frontend.name in ("jax", "tensorflow"):
         return frontend.vjp(A, b, plan)
     x, outcome, layout, pull = frontend.vjp(A, b, plan, Factored())
 
@@ -111,6 +111,6 @@ def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any
             raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")
     chosen = known | options
     frontend, A, b = inputs(A, b, chosen.pop("assume"))
-    if frontend.name != "numpy" and (caller, frontend.name) != ("vjp", "jax"):
+    if frontend.name != "numpy" and (caller, frontend.name) not in (("vjp", "jax"), ("vjp", "tensorflow")):
         raise TypeError(f"{caller} is for NumPy arrays; with {frontend.name} differentiate backsolve.solve itself.")
     return frontend, A, b, make_plan(A, **chosen, keep_best=True)

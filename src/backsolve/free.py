@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import OnArrays
-from .errors import describe
+from .errors import describe, dtype_name
 from .pattern import NORMS
 
 __all__ = ["Free", "Map", "check_linear"]
@@ -124,7 +124,7 @@ class Free(OnArrays):
         if not hasattr(y, "dtype") or tuple(getattr(y, "shape", ())) != (size,) or y.dtype != v.dtype:
             raise ValueError(
                 f"MatrixFree: {name}(params, v) must return an array of shape ({size},) and of the dtype of v, "
-                f"{v.dtype}; got {describe(y)}: it maps one vector to one vector."
+                f"{dtype_name(v.dtype)}; got {describe(y)}: it maps one vector to one vector."
             )
         return y
 

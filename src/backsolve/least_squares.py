@@ -9,7 +9,7 @@ import numpy as np
 from .api import solve
 from .dispatch import frontend_of, operator
 from .eager import eager
-from .errors import SolveError, describe
+from .errors import SolveError, describe, dtype_name
 from .methods.iterative import IterativeMethod
 from .operators import CSR
 from .options import Adjoint
@@ -91,7 +91,7 @@ def lstsq(
         raise ValueError(f"lstsq: method must take an indefinite matrix; got {chosen}: use 'auto' or 'minres'.")
     wide = A.shape[0] < A.shape[1]
     K, first = _saddle(A, wide, ridge)
-    kind = _dtype(A)
+    kind = dtype_name(A.dtype)
     size = K.shape[0]
     into, out = (first, size) if wide else (0, first), (0, first) if wide else (first, size)
     vector = len(b.shape) == 1
@@ -117,7 +117,7 @@ def _saddle(A: Any, wide: bool, ridge: Any) -> tuple[CSR, int]:
     made = B.pattern.memo.get("saddle")
     if made is None:
         made = B.pattern.memo["saddle"] = _Places.of(B.pattern, BH.pattern)
-    put, (m, n), kind = A.operations["put"], B.shape, _dtype(A)
+    put, (m, n), kind = A.operations["put"], B.shape, dtype_name(A.dtype)
     values = put(B._values(), made.upper, made.pattern.nnz) + put(BH._values(), made.lower, made.pattern.nnz)
     K = CSR.from_pattern(values, made.pattern) + _diagonal(np.repeat([1.0, 0.0], [m, n]), kind)
     if ridge is not None:
@@ -160,8 +160,3 @@ def _rows(part: tuple[int, int], size: int, kind: str) -> CSR:
     count = end - first
     pattern = Pattern(np.arange(count + 1), np.arange(first, end), (count, size))
     return CSR.from_pattern(np.ones(count, np.finfo(kind).dtype), pattern)
-
-
-def _dtype(A: Any) -> str:
-    """The dtype of A as NumPy names it, whatever framework its values are of."""
-    return getattr(A.dtype, "name", None) or str(A.dtype).rpartition(".")[2]

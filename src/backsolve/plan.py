@@ -83,6 +83,12 @@ class Plan:
         other.template = self.template.bound(structure)
         return other
 
+    def bare(self) -> Plan:
+        """The same plan, holding no data: what is kept with a traced program must not keep its arrays."""
+        other = copy.copy(self)
+        other.template = self.template.on(None)
+        return other
+
     def run(
         self,
         factored: Factored,

@@ -40,7 +40,8 @@ def _free(A: Any) -> bool:
 
 
 def _is_batch(A: Any) -> bool:
-    return math.prod(A.data.shape[:-1]) >= 8
+    batch = tuple(A.data.shape[:-1])
+    return None in batch or math.prod(batch) >= 8  # None: as many as a running program has
 
 
 def _thin(A: Any) -> bool:

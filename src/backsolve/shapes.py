@@ -18,8 +18,15 @@ from .errors import describe
 __all__ = ["Layout", "check_rhs", "check_square", "check_start", "layout_of", "plain_array"]
 
 
+def _reshape(array: Any, shape: tuple) -> Any:
+    return array.reshape(shape)
+
+
 class Layout(NamedTuple):
     """How b of shape batch + (n, k) becomes (items, n, columns) beside data of (items, ...).
+
+    Sizes of `batch` and k that only a running program knows are None, or numbers of that program; tensors that have no
+    method `reshape` are laid out with a function for it.
 
     `keep` are the batch axes on which data varies, `fold` those that become columns; `plain` means that there is
     nothing to do: one matrix and a vector or (n, k).
@@ -41,7 +48,7 @@ class Layout(NamedTuple):
         """Batch axes of data that are not one: the shape of the item axis."""
         return tuple(self.batch[a] for a in self.keep)
 
-    def columns(self, b: Any, expand: Callable, permute: Callable) -> Any:
+    def columns(self, b: Any, expand: Callable, permute: Callable, reshape: Callable = _reshape) -> Any:
         """b, or its cotangent or tangent, as (items, n, columns); (n,) and (n, k) stay when `plain`."""
         if self.plain:
             return b
@@ -51,14 +58,14 @@ class Layout(NamedTuple):
         rank = len(self.batch)
         b = permute(b, (*self.keep, rank, *self.fold, rank + 1))
         if not self.keep:
-            return b.reshape((self.n, self._width))
-        return b.reshape((prod(self.items), self.n, self._width))
+            return reshape(b, (self.n, self._width))
+        return reshape(b, (prod(self.items), self.n, self._width))
 
-    def restore(self, x: Any, permute: Callable) -> Any:
+    def restore(self, x: Any, permute: Callable, reshape: Callable = _reshape) -> Any:
         """Undo `columns`."""
         if self.plain:
             return x
-        x = x.reshape((*self.items, self.n, *(self.batch[a] for a in self.fold), self.k))
+        x = reshape(x, (*self.items, self.n, *(self.batch[a] for a in self.fold), self.k))
         where = {axis: at for at, axis in enumerate((*self.keep, "n", *self.fold, "k"))}
         order = [where[a] for a in (*range(len(self.batch)), "n", "k")]
         x = permute(x, tuple(order))
@@ -79,10 +86,10 @@ class Layout(NamedTuple):
         shown = self._replace(n=1).shown(norms[:, None, :], permute)
         return shown[..., 0] if self.vector else shown[..., 0, :]
 
-    def per_item(self, values: Any) -> Any:
+    def per_item(self, values: Any, reshape: Callable = _reshape) -> Any:
         """Verdicts (items,) as an array of the batch axes of data, ones included, to broadcast against `batch`."""
         shape = [self.batch[a] if a in self.keep else 1 for a in range(len(self.batch))]
-        return values.reshape(shape)
+        return reshape(values, shape)
 
 
 def check_start(shape: tuple[int, ...], layout: Layout) -> None:
@@ -92,8 +99,8 @@ def check_start(shape: tuple[int, ...], layout: Layout) -> None:
         raise ValueError(f"x0 must have the shape of x, {want}; got shape {tuple(shape)}.")
 
 
-def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:
-    """Lay out b beside data whose leading axes are `data_batch`.
+def layout_of(data_batch: tuple[Any, ...], b_shape: tuple[Any, ...]) -> Layout:
+    """Lay out b beside data whose leading axes are `data_batch`; None is a size that is not known yet.
 
     Raises
     ------
@@ -112,15 +119,15 @@ def layout_of(data_batch: tuple[int, ...], b_shape: tuple[int, ...]) -> Layout:
     return Layout(batch, keep, fold, n, k, vector)
 
 
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+def _broadcast(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     rank = max(len(first), len(second))
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (first, second))
-    if any(p != q and 1 not in (p, q) for p, q in zip(a, b, strict=True)):
+    if any(p != q and not {p, q} & {1, None} for p, q in zip(a, b, strict=True)):
         raise ValueError(
             f"A and b must have leading (batch) axes that broadcast; got {first} for A and {second} for b: "
             "make them equal, or 1 where one side is the same for all."
         )
-    return tuple(q if p == 1 else p for p, q in zip(a, b, strict=True))
+    return tuple(q if p == 1 or (p is None and q != 1) else p for p, q in zip(a, b, strict=True))
 
 
 def check_square(shape: tuple[int, ...]) -> None:
@@ -133,20 +140,23 @@ def check_square(shape: tuple[int, ...]) -> None:
 
 
 def check_rhs(name: str, shape: tuple[int, ...], n: int, side: str = "rows") -> None:
-    """Raise the sentence for a right-hand side or vector that does not fit a matrix with n rows (or columns)."""
+    """Raise the sentence for a right-hand side or vector that does not fit a matrix with n rows (or columns).
+
+    A size of None is not known yet.
+    """
     if len(shape) == 0:
         raise ValueError(
             f"{name} must be a vector ({n},) or (..., {n}, k); got a scalar: "
             f"give one number for each of the {side} of A."
         )
     if len(shape) == 1:
-        if shape[0] != n:
+        if shape[0] not in (n, None):
             raise ValueError(
                 f"{name} must have length {n}, the number of {side} of A; got shape {tuple(shape)}: "
                 f"give one number for each of the {side}."
             )
         return
-    if shape[-2] != n:
+    if shape[-2] not in (n, None):
         hint = f": only the last axis but one runs over the {side}"
         if shape[-1] == n:
             hint = (
@@ -191,6 +201,8 @@ def _why_not_plain(name: str, value: Any) -> str | None:
         return f"masks are not supported: fill them with {name}.filled()"
     if hasattr(value, "toarray"):
         return f"a sparse matrix cannot stand here: use {name}.toarray()"
+    if type(value).__name__ == "KerasTensor":
+        return "it stands for any while a model is put together: call backsolve in the call of a keras.layers.Layer"
     if type(value).__module__.split(".")[0] in ("torch", "jax", "jaxlib", "tensorflow"):
         return "the other arrays are NumPy's: convert one, for example with .numpy()"
     return None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .errors import dtype_name
 from .status import Status
 
 __all__ = ["Solution", "Stats", "solution_of", "watcher"]
@@ -102,7 +103,7 @@ class Solution:
         )
         made, what = (iterations, "iteration") if iterations else (refinements, "refinement step")
         return (
-            f"Solution: x of shape {shape} and dtype {self.x.dtype}, by {self.method}, "
+            f"Solution: x of shape {shape} and dtype {dtype_name(self.x.dtype)}, by {self.method}, "
             f"{made} {what}{'s' * (made != 1)}\n{self.message}"
         )
 

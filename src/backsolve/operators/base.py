@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..eager import eager
-from ..errors import describe
+from ..eager import as_written, eager
+from ..errors import describe, dtype_name
 from ..options import check_assume
 from .places import is_diagonal
 
@@ -69,6 +69,7 @@ class AbstractLinearOperator:
         """The last axes of `data`."""
         return tuple(self.data.shape[len(self.data.shape) - self._data_axes :])
 
+    @as_written
     def with_data(self, data: Any) -> Self:
         """Return the same operator with other numbers, in the order in which the first ones were given.
 
@@ -94,6 +95,7 @@ class AbstractLinearOperator:
         other.structure, other.data, other.assumed = self.structure, data, self.assumed
         return other
 
+    @as_written
     def assume(self, assume: str) -> Self:
         """Return the same operator, declared to be "spd", "sym", "her", "lower", "upper" or "general".
 
@@ -191,9 +193,14 @@ class AbstractLinearOperator:
     def _scaled(self, s: Any, divide: bool) -> Any:
         A, s = self.operations["together"](self, scalar(s))
         _check_batch(A, getattr(s, "shape", ()), "s in s * A")
-        s = _along(s, A._data_axes)
+        s = A._along(s)
         kept = A.assumed if A.assumed in _SCALES_FREELY else "general"
         return A._of(A._values() / s if divide else A._values() * s, A.structure, kept)
+
+    def _along(self, s: Any) -> Any:
+        """An array of factors with as many axes more as data has, to broadcast against values; numbers stay."""
+        shape: tuple = tuple(getattr(s, "shape", ()))
+        return self.operations["reshape"](s, (*shape, *(1,) * self._data_axes)) if shape else s
 
     def _values(self) -> Any:
         """Canonical values, with the core axes of `data`."""
@@ -231,7 +238,8 @@ class AbstractLinearOperator:
     def __repr__(self) -> str:
         name, batch = type(self).__name__, f", batch {self.batch_shape}" if self.batch_shape else ""
         declared = "" if self.assumed == "general" else f", assume={self.assumed!r}"
-        return f"{name}({self.shape[0]}x{self.shape[1]}, nnz={self.structure.nnz}, {self.dtype}{batch}{declared})"
+        size = f"{self.shape[0]}x{self.shape[1]}, nnz={self.structure.nnz}"
+        return f"{name}({size}, {dtype_name(self.dtype)}{batch}{declared})"
 
 
 def total(A: Any, B: Any, sign: str) -> Any:
@@ -272,7 +280,8 @@ def total(A: Any, B: Any, sign: str) -> Any:
 def _along_diagonal(A: Any, shift: Any) -> Any:
     """A number, or one for each matrix of a batch, repeated along the diagonal, in the precision of A."""
     shift = A.operations["weakly"](shift, A.data)
-    return A.operations["take"](shift.reshape((*shift.shape, 1)), np.zeros(A.shape[0], np.int64))
+    shift = A.operations["reshape"](shift, (*shift.shape, 1))
+    return A.operations["take"](shift, np.zeros(A.shape[0], np.int64))
 
 
 def _still_shifted(A: Any) -> str:
@@ -291,15 +300,9 @@ def scalar(s: Any) -> Any:
     )
 
 
-def _along(s: Any, axes: int) -> Any:
-    """An array of factors with `axes` axes more, to broadcast against values; numbers stay."""
-    shape = getattr(s, "shape", ())
-    return s.reshape((*shape, *(1,) * axes)) if len(shape) else s
-
-
 def _check_batch(A: Any, shape: Any, name: str) -> None:
-    try:
-        np.broadcast_shapes(A.batch_shape, tuple(shape))
+    try:  # sizes of None are not known yet
+        np.broadcast_shapes(*(tuple(1 if size is None else size for size in s) for s in (A.batch_shape, shape)))
     except ValueError:
         raise ValueError(
             f"{name}: leading axes must broadcast with those of A, {A.batch_shape}; got {tuple(shape)}."

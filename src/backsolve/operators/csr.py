@@ -145,7 +145,7 @@ class CSR(AbstractLinearOperator):
     def _transposed(self, conj: bool, assumed: str) -> CSR:
         pattern, places = transposed(self.pattern)
         values = self.operations["take"](self._values(), places)
-        return self._of(values.conj() if conj else values, pattern, assumed)
+        return self._of(self.operations["conj"](values) if conj else values, pattern, assumed)
 
     def _scaled_values(self, rows: Any, columns: Any) -> Any:
         values, take = self._values(), self.operations["take"]
@@ -189,8 +189,9 @@ def coo(values: Any, index: Any, shape: tuple[int, int]) -> CSR:
            [0., 4.]])
     """
     values = _values("coo", values)
+    index = _host(index) if hasattr(index, "shape") else index
     try:
-        rows, cols = _host(index) if hasattr(index, "aval") else index
+        rows, cols = index
     except (TypeError, ValueError):
         raise ValueError(f"coo: index must be a pair (rows, cols) of integer arrays; got {describe(index)}.") from None
     pattern, slots = canonical_pattern(_host(rows), _host(cols), shape)
@@ -215,7 +216,7 @@ def _host(index: Any) -> Any:
     try:
         return index.detach().cpu().numpy() if hasattr(index, "detach") else np.asarray(index)
     except (RuntimeError, TypeError) as error:
-        if not hasattr(index, "detach") and not hasattr(index, "aval"):
+        if not any(hasattr(index, known) for known in ("detach", "aval", "graph")):
             raise
         raise ValueError(
             f"indices must hold numbers; got a {type(index).__name__}, which stands for any while a program is traced: "

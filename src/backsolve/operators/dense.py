@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from ..eager import as_written
 from ..errors import describe
 from .base import AbstractLinearOperator
 
@@ -25,6 +26,7 @@ class Dense(AbstractLinearOperator):
             raise ValueError(f"Dense: data must be an array of shape (..., n_rows, n_cols); got {describe(data)}.")
         super().__init__(self.operations["full"](data), data)
 
+    @as_written
     def with_data(self, data: Any) -> Self:
         """Return the same operator with other entries, which may be of another framework."""
         other = super().with_data(data)
@@ -37,11 +39,11 @@ class Dense(AbstractLinearOperator):
         return other
 
     def _flat(self) -> Any:
-        return self._values().reshape((*self.batch_shape, self.structure.nnz))
+        return self.operations["reshape"](self._values(), (*self.batch_shape, self.structure.nnz))
 
     def _transposed(self, conj: bool, assumed: str) -> Dense:
-        values = self._values().mT
-        return self._of(values.conj() if conj else values, None, assumed)
+        values = self.operations["swapaxes"](self._values(), -1, -2)
+        return self._of(self.operations["conj"](values) if conj else values, None, assumed)
 
     def _scaled_values(self, rows: Any, columns: Any) -> Any:
         values = self._values()
@@ -51,4 +53,5 @@ class Dense(AbstractLinearOperator):
 
     def _shifted(self, diagonal: Any, assumed: str) -> Dense:
         added = self.operations["put"](diagonal, self.structure.diagonal, self.structure.nnz)
-        return self._of(self._values() + added.reshape((*added.shape[:-1], *self.shape)), None, assumed)
+        added = self.operations["reshape"](added, (*added.shape[:-1], *self.shape))
+        return self._of(self._values() + added, None, assumed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..eager import eager
-from ..errors import describe
+from ..errors import describe, dtype_name
 from ..pattern import Pattern
 from .base import scalar
 from .csr import CSR, Template
@@ -34,7 +34,7 @@ class Identity(CSR):
             data.flags.writeable = False  # it is what `shift` says
         else:
             places = np.zeros(pattern.nnz, np.int64)
-            data = cls.operations["take"](shift.reshape((*shift.shape, 1)), places)
+            data = cls.operations["take"](cls.operations["reshape"](shift, (*shift.shape, 1)), places)
         self = cls.__new__(cls)
         self._set(Template(pattern, None), data, "eye", "the diagonal")
         self.shift = shift
@@ -65,7 +65,7 @@ def eye(n: int, dtype: Any = None) -> CSR:
     Parameters
     ----------
     n : int
-    dtype : dtype of NumPy or torch, optional
+    dtype : dtype of NumPy, torch or TensorFlow, optional
         Without one, a sum with A has the precision of A (and of s, if s is an array with axes of its own).
 
     Returns
@@ -94,7 +94,7 @@ def eye(n: int, dtype: Any = None) -> CSR:
     pattern = Pattern(np.arange(size + 1), np.arange(size), (size, size))
     if dtype is None:
         return Identity.of(pattern, 1.0)
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_name(dtype).removeprefix("torch.")
     try:
         name = name if name in _DTYPES else np.dtype(dtype).name
     except TypeError:

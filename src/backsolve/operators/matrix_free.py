@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import describe
+from ..eager import as_written
+from ..errors import describe, dtype_name
 from ..free import Map
 from ..indices import check_shape
 from .base import AbstractLinearOperator, scalar
@@ -26,13 +27,13 @@ class MatrixFree(AbstractLinearOperator):
     ----------
     fn : callable
         ``fn(params, v)`` maps an array (n_cols,) to one (n_rows,) of the same dtype, linearly. Several columns are
-        mapped by ``torch.func.vmap`` where fn allows it.
+        mapped by ``torch.func.vmap`` where fn allows it, else one by one.
     params : array, or nested tuples, lists and dicts of arrays
         Other things in them are handed through.
     shape : (n_rows, n_cols)
     adjoint : callable, optional
-        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch transposes fn; in NumPy, backward
-        and adjoint solves need it.
+        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch and TensorFlow transpose fn; in
+        NumPy, backward and adjoint solves need it.
 
     Raises
     ------
@@ -67,7 +68,7 @@ class MatrixFree(AbstractLinearOperator):
     def dtype(self) -> Any:
         """dtype of the first array with one of floating point, or None."""
         kinds = ("float", "complex")
-        found = (a.dtype for a in self.leaves if str(a.dtype).removeprefix("torch.").startswith(kinds))
+        found = (a.dtype for a in self.leaves if dtype_name(a.dtype).removeprefix("torch.").startswith(kinds))
         return next(found, None)
 
     @property
@@ -75,6 +76,7 @@ class MatrixFree(AbstractLinearOperator):
         """Always (): to map over parameters, use ``torch.func.vmap``."""
         return ()
 
+    @as_written
     def with_data(self, data: Any) -> Self:
         """Return the same operator with other parameters, nested in the same way."""
         if flatten(data)[1].tree != flatten(self.data)[1].tree:
@@ -125,6 +127,7 @@ class MatrixFree(AbstractLinearOperator):
                 return _combined((first,), (shift,), lambda A, s, v: (A[0] @ v) + s[0] * v, self.shape, assumed)
         return _combined((A, B), (), lambda A, _, v: (A[0] @ v) + (A[1] @ v), self.shape, assumed)
 
+    @as_written
     def scale(self, rows: Any = None, columns: Any = None) -> MatrixFree:
         """Return diag(rows) A diag(columns); see `AbstractLinearOperator.scale`."""
         for name, d, n in (("rows", rows, self.shape[0]), ("columns", columns, self.shape[1])):
@@ -141,6 +144,7 @@ class MatrixFree(AbstractLinearOperator):
 
         return _combined((self,), (rows, columns), forward, self.shape, "general", adjoint)
 
+    @as_written
     def diagonal(self) -> Any:
         """Not known without entries: raises ValueError."""
         raise ValueError("diagonal: a MatrixFree operator stores no entries: use A.toarray() if it is small.")
@@ -169,7 +173,7 @@ def _combined(
 
 
 def _conj(v: Any) -> Any:
-    return v.conjugate() if isinstance(v, int | float | complex) else v.conj()
+    return v.conjugate() if isinstance(v, int | float | complex) else AbstractLinearOperator.operations["conj"](v)
 
 
 class _Rebuild:
