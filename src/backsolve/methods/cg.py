@@ -119,26 +119,29 @@ class CG(IterativeMethod):
             state=mark(xp, work.state, where, RUNNING),
         )
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: _Work) -> Any:
         """Tell an indefinite matrix from a singular one.
 
         1/α lies between the extreme eigenvalues of M A. For a semidefinite A, norm(A p)² <= norm(A) pᴴ A p: where
         that is at rounding level, so is the curvature, and its sign means nothing.
         """
-        host, Ap = system.host, system.A(work.p)
-        p_norm, Ap_norm = (np.sqrt(host(real_dot(system.xp, v, v))) for v in (work.p, Ap))
-        stopped = host(work.state) == NOT_POSITIVE
-        level = np.sqrt(10 * np.sqrt(work.x.shape[1]) * system.eps)
-        flat = Ap_norm <= level * host(work.stiffest) * p_norm
-        ill = host(work.softest) < system.eps * host(work.stiffest)
-        status = np.zeros(stopped.shape, np.int32)
-        status[stopped] = Status.INDEFINITE
-        status[flat & (stopped | ill)] = Status.SINGULAR
+        xp, eps = system.xp, system.eps
+        p_norm, Ap_norm = (xp.sqrt(real_dot(xp, v, v)) for v in (work.p, system.A(work.p)))
+        stopped = work.state == NOT_POSITIVE
+        level = (10 * work.x.shape[1] ** 0.5 * eps) ** 0.5
+        flat = Ap_norm <= level * work.stiffest * p_norm
+        ill = work.softest < eps * work.stiffest
+        status = mark(xp, xp.zeros_like(work.state), stopped, Status.INDEFINITE)
+        return mark(xp, status, flat & (stopped | ill), Status.SINGULAR)
+
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """The curvatures that say so."""
         details = {}
-        if (status == Status.SINGULAR).any():
+        if (known == Status.SINGULAR).any():
             details[Status.SINGULAR] = "the curvatures of A met on the way differ by more than working precision"
-        if (status == Status.INDEFINITE).any():
-            at = tuple(np.argwhere(status == Status.INDEFINITE)[0])
-            size, count = host(work.curvature)[at] / p_norm[at] ** 2, host(work.count)[at]
+        if (known == Status.INDEFINITE).any():
+            item, column = np.argwhere(known == Status.INDEFINITE)[0]
+            size = work.curvature[item, 0, column] / np.linalg.norm(work.p[item, :, column]) ** 2
+            count = work.count[item, 0, column]
             details[Status.INDEFINITE] = f"a direction p with pᴴ A p / pᴴ p = {size:.1e} after {count} iterations"
-        return status, details
+        return details

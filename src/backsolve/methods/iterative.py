@@ -15,14 +15,12 @@ import numpy as np
 from ..errors import describe
 from ..options import check_tolerance
 from ..solution import Stats
-from ..status import Status
 from .base import Outcome, Target
+from .columns import REACH, accounted, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
-from .recurrence import BROKEN, CLAIMED, OVERFLOW, RUNNING, System, choose
+from .recurrence import RUNNING, System, choose
 
 __all__ = ["IterativeMethod", "IterativeState"]
-
-_MISSES = 3  # restarts from the true residual that do not halve it, after which a column is given up
 
 
 class IterativeState:
@@ -93,9 +91,17 @@ class IterativeMethod:
         fresh = self.init(system, work.x, r)._replace(count=work.count)
         return type(work)(*(choose(system.xp, where, new, old) for new, old in zip(fresh, work, strict=True)))
 
-    def diagnose(self, system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
-        """A status (batch, k) for columns of which the recurrence knows why they failed, 0 for others; and details."""
-        return np.zeros((work.x.shape[0], work.x.shape[2]), np.int32), {}
+    def diagnose(self, system: System, work: Any) -> Any:
+        """A status for columns of which the recurrence knows why they failed, 0 for others: (batch, 1, k) int32."""
+        return system.xp.zeros_like(work.state)
+
+    def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
+        """What to tell of the statuses (batch, k) that `diagnose` gave; the arrays of `work` are NumPy's."""
+        return {}
+
+    def limit(self, n: int) -> int:
+        """Iterations allowed for n unknowns."""
+        return self.maxiter or max(100, min(10 * n, 10_000))
 
     def prepare(self, A: Any) -> IterativeState:
         """Look for numbers that are not finite; nothing is factored."""
@@ -118,15 +124,12 @@ class _Loop:
         xp, self.eps = self.structure.xp, self.structure.eps(b)
         self.xp = xp
         largest = self.structure.to_numpy(xp.max(xp.abs(b), axis=1)) if b.shape[1] else np.zeros(b.shape[::2])
-        reach = 120 if self.eps > 1e-10 else 1000
+        reach = REACH[self.eps < 1e-10]
         exponents = np.where(np.isfinite(largest), np.clip(np.frexp(largest)[1], -reach, reach), 0)
         self.back = 2.0 ** exponents.astype(float)
         self.scale = self.structure.like(b, self.back[:, None, :])
         self.b = b / self.scale
-        self.rtol, self.atol = target
-        if self.rtol is None:
-            self.rtol = 0.0 if self.atol is not None else (1e-8 if self.eps < 1e-10 else 1e-5)
-        self.maxiter = method.maxiter or max(100, min(10 * b.shape[1], 10_000))
+        self.target, self.maxiter = target, method.limit(b.shape[1])
         self.residuals = 0
         if not state.adjoint_seen and adjoint != self.structure.map.flipped:  # the given adjoint will be used
             self.structure.check_adjoint(self.A.data, self.b)
@@ -137,17 +140,9 @@ class _Loop:
         xp, method = self.xp, self.method
         x = xp.zeros_like(self.b)
         _, norms = self.residual(x)
-        goal = np.maximum(self.rtol * np.sqrt(norms[..., B_SQUARE]), (self.atol or 0.0) / self.back)
-        # A recursive residual below rounding says nothing: look at the true one.
-        floor = np.maximum(goal, 0.1 * self.eps * np.sqrt(norms[..., B_SQUARE]))
-        system = System(
-            xp,
-            self.product,
-            lambda v: v,
-            self.structure.like(self.b, np.square(floor)[:, None, :]),
-            self.eps,
-            self.host,
-        )
+        goal, floor = goals(np, self.target, self.eps, np.sqrt(norms[..., B_SQUARE]), self.back)
+        limit = self.structure.like(self.b, np.square(floor)[:, None, :])
+        system = System(xp, self.product, lambda v: v, limit, self.eps)
         work = method.init(system, x, self.b)
         steps, misses = 0, np.zeros(goal.shape, int)
         last = np.sqrt(norms[..., R_SQUARE])
@@ -159,13 +154,8 @@ class _Loop:
                 lowest, at_lowest = xp.where(lower, work.rr, lowest), choose(xp, lower, work.x, at_lowest)
             r, norms = self.residual(work.x)
             best, best_norms = self.better(work.x, norms, best, best_norms)
-            size, said = np.sqrt(norms[..., R_SQUARE]), self.host(work.state)
-            met = size <= goal
-            halved = size <= 0.5 * last
-            stopped = (said == CLAIMED) | (said == BROKEN)
-            misses = np.where(stopped & ~halved, misses + 1, np.where(stopped, 0, misses))
-            last = np.where(stopped, size, last)
-            again = ~met & stopped & (misses < _MISSES)
+            size = np.sqrt(norms[..., R_SQUARE])
+            misses, last, again = accounted(np, self.host(work.state), size, goal, last, misses)
             if steps >= self.maxiter or not again.any():
                 break
             work = method.resume(system, work, r, self.device(again))
@@ -180,31 +170,15 @@ class _Loop:
 
     def verdict(self, system: System, work: Any, x: Any, norms: np.ndarray, goal: np.ndarray) -> Outcome:
         """The status of each column by the true residual of its best iterate; of each item that of its worst."""
-        said, met = self.host(work.state), np.sqrt(norms[..., R_SQUARE]) <= goal
-        known, details = (np.zeros_like(said), {}) if met.all() else self.method.diagnose(system, work)
-        status = np.where(said == RUNNING, Status.MAXITER, Status.STAGNATION)
-        status[(said == BROKEN) | (said == OVERFLOW)] = Status.BREAKDOWN
-        status = np.where((known != 0) & ~met, known, status)
-        status[met] = Status.CONVERGED_RESIDUAL
-        finite = np.isfinite(norms[..., B_MAX])
-        if not finite.all():
-            details[Status.NONFINITE] = nonfinite_sentence("the right-hand side", self.b, self.structure)
-        poisoned = finite & (said == OVERFLOW) & (self.host(work.count) == 0)
-        if poisoned.any():
-            details[Status.NONFINITE] = "the product of A with a finite vector, or its norm, is not finite"
-        overflows = finite & met & ~np.isfinite(self.rounded(norms[..., X_MAX] * self.back))
-        if overflows.any():
-            details[Status.NONFINITE] = "x is too large for the dtype"
-        if not self.state.usable.all():
-            details[Status.NONFINITE] = self.state.detail
-        status[~finite | poisoned | overflows | ~self.state.usable[:, None]] = Status.NONFINITE
-        failed = self.host(work.count)[status == Status.MAXITER]
-        if failed.size:
-            details[Status.MAXITER] = f"after {failed.max()} iterations"
-        order = np.array(_WORST_FIRST, np.int32)
-        rank = np.array([[_WORST_FIRST.index(s) for s in row] for row in status.tolist()], int).reshape(status.shape)
-        item = order[rank.min(axis=-1, initial=len(order) - 1)]
-        return Outcome(x * self.scale, item, lambda: self.stats(work, norms), details)
+        met, count = np.sqrt(norms[..., R_SQUARE]) <= goal, self.host(work.count)
+        known = np.zeros(met.shape, np.int32) if met.all() else self.host(self.method.diagnose(system, work))
+        x_max = self.rounded(norms[..., X_MAX] * self.back)
+        usable = self.state.usable[:, None]
+        verdict = judged(np, self.host(work.state), count, met, known, norms[..., B_MAX], x_max, usable)
+        details = sentences(verdict, count, self.b, self.structure, self.state.detail)
+        if known.any():
+            details |= self.method.details(type(work)(*map(self.structure.to_numpy, work)), known)
+        return Outcome(x * self.scale, worst(np, verdict.status), lambda: self.stats(work, norms), details)
 
     def stats(self, work: Any, norms: np.ndarray) -> Stats:
         count = self.host(work.count).max(axis=-1, initial=0).astype(np.int32)
@@ -231,17 +205,3 @@ class _Loop:
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32) if self.eps > 1e-10 else values
-
-
-_WORST_FIRST = [
-    int(s)
-    for s in (
-        Status.NONFINITE,
-        Status.SINGULAR,
-        Status.INDEFINITE,
-        Status.BREAKDOWN,
-        Status.STAGNATION,
-        Status.MAXITER,
-        Status.CONVERGED_RESIDUAL,
-    )
-]

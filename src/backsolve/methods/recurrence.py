@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from array_api_compat import is_jax_namespace
+
 __all__ = [
     "BROKEN",
     "CLAIMED",
@@ -41,8 +43,6 @@ class System(NamedTuple):
     """Square of the residual norm at which a column stops: (batch, 1, k)."""
     eps: float
     """Spacing of 1.0."""
-    host: Any
-    """Scalars (batch, 1, k) -> a NumPy array (batch, k)."""
 
 
 class Iterate(NamedTuple):
@@ -70,7 +70,12 @@ def real_dot(xp: Any, a: Any, b: Any) -> Any:
 
 
 def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
-    """`yes` where the (batch, 1, k) mask holds, else `no`; without a copy where that is one of them."""
+    """`yes` where the (batch, 1, k) mask holds, else `no`; without a copy where that is one of them.
+
+    JAX traces the choice, since there a mask has no truth while a program is compiled.
+    """
+    if is_jax_namespace(xp):
+        return xp.where(mask, yes, no)
     if bool(xp.all(mask)):
         return yes
     return xp.where(mask, yes, no) if bool(xp.any(mask)) else no
@@ -83,7 +88,7 @@ def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:
 
 def mark(xp: Any, state: Any, where: Any, code: int) -> Any:
     """`state`, with `code` in the columns `where`."""
-    return xp.where(where, xp.full_like(state, code), state)
+    return xp.where(where, xp.full_like(state, int(code)), state)
 
 
 def started(system: System, rr: Any) -> Any:
