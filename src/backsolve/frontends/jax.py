@@ -1,13 +1,14 @@
 """JAX: arrays and tracers in, solves that every transform knows, to any order.
 
-Products and the algebra of operators are JAX's own operations; the solve is a primitive that runs on the host.
+Products and the algebra of operators are JAX's own operations; the solve is a primitive, which runs on the host by a
+direct method and where the arrays are by an iterative one.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,13 @@ from ..methods import lapack
 from ..methods.iterative import IterativeMethod
 from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
-from ..shapes import Layout, layout_of
-from ..solution import Solution, Stats
+from ..solution import Solution
 from . import jax_arrays, jax_free, jax_trees  # noqa: F401  (the trees are registered)
-from .jax_arrays import asarray, canonical, concrete, cube, result_dtype
+from .jax_arrays import asarray, canonical, concrete, result_dtype
 from .jax_determinant import sparse_slogdet
-from .jax_free import Parameters, of_function
+from .jax_explicit import jvp, vjp
+from .jax_free import of_function
+from .jax_laid import laid_out, numbers_of, solution
 from .jax_solve import Call, run
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "asoperator",
     "full",
     "info",
+    "jvp",
     "matvec",
     "of_function",
     "prepare",
@@ -68,8 +71,8 @@ def asoperator(A: Any) -> AbstractLinearOperator:
     """A matrix that JAX users have, as an operator."""
     if isinstance(A, sla.LinearOperator):
         raise TypeError(
-            f"A must not be a SciPy LinearOperator beside JAX arrays; got {describe(A)}, which a compiled program cannot "
-            "call: give a function of JAX arrays, v -> A v or backsolve.MatrixFree(fn, params, shape)."
+            f"A must not be a SciPy LinearOperator beside JAX arrays; got {describe(A)}, which a compiled program "
+            "cannot call: give a function of JAX arrays, v -> A v or backsolve.MatrixFree(fn, params, shape)."
         )
     if isinstance(A, MatrixFree):
         return A
@@ -113,57 +116,19 @@ def _sparse(A: Any) -> CSR:
     return CSR(data, A.indices, A.indptr, shape)
 
 
-class _Laid(NamedTuple):
-    """A system as the primitive takes it."""
-
-    structure: Any
-    data: tuple
-    layout: Layout
-    b: jax.Array
-
-
-def _numbers(A: AbstractLinearOperator) -> tuple:
-    """The arrays with respect to which A is differentiated."""
-    return Parameters(A.data).arrays if isinstance(A, MatrixFree) else (A.data,)
-
-
-def _dtype(A: AbstractLinearOperator, b: jax.Array) -> Any:
-    return jax_free.result_dtype(A, b) if isinstance(A, MatrixFree) else result_dtype(A.data, b)
-
-
-def _laid_out(A: AbstractLinearOperator, numbers: tuple, b: jax.Array) -> _Laid:
-    """Operands, canonical values (items, ...) of a matrix, and b as (items, n, columns)."""
-    dtype = _dtype(A, b)
-    if isinstance(A, MatrixFree):
-        return _Laid(*jax_free.laid_out(A, numbers, b, dtype))
-    layout = layout_of(A.batch_shape, tuple(b.shape))
-    values = canonical(A, numbers[0], dtype)
-    values = values.reshape((prod(A.batch_shape), *values.shape[values.ndim - A._data_axes :]))
-    return _Laid(A.structure, (values,), layout, cube(layout, b.astype(dtype)))
-
-
 def solve(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factored, adjoint: bool = False):
     """Solve, and return x with what the primitive found and the call."""
-    return _solve(A, b, plan, adjoint, stats=False)
-
-
-def _solve(A: AbstractLinearOperator, b: jax.Array, plan: Plan, adjoint: bool, stats: bool) -> tuple[Any, Any, Call]:
-    laid = _laid_out(A, _numbers(A), b)
+    laid = laid_out(A, numbers_of(A), b)
     call = Call(plan, laid.layout, laid.structure)
-    found = run(call, laid.data, laid.b, adjoint, stats=stats)
+    found = run(call, laid.data, laid.b, adjoint)
     return laid.layout.shown(found[0], jnp.transpose), found, call
 
 
 def info(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
     """Solve, with a verdict that leaves compiled programs as arrays."""
-    x, found, call = _solve(A, b, plan, adjoint, stats=True)
-    return _solution(call, x, found)
-
-
-def _solution(call: Call, x: jax.Array, found: Any) -> Solution:
-    layout = call.layout
-    status, *stats = (jnp.broadcast_to(layout.per_item(v[:, 0]), layout.batch) for v in found[1:])
-    return Solution(x, status, Stats(*stats), call.method, [], call.details)
+    laid = laid_out(A, numbers_of(A), b)
+    call = Call(plan, laid.layout, laid.structure)
+    return solution(call, run(call, laid.data, laid.b, adjoint, stats=True))
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
@@ -179,7 +144,7 @@ def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
 
 def matvec(A: AbstractLinearOperator, x: jax.Array) -> jax.Array:
     """A @ x."""
-    laid = _laid_out(A, _numbers(A), x)
+    laid = laid_out(A, numbers_of(A), x)
     if isinstance(A, MatrixFree):
         y = laid.structure.matvec(laid.data, laid.b)
     else:

@@ -21,7 +21,7 @@ from ..shapes import Layout, layout_of
 from .jax_arrays import asarray, concrete, cube
 from .jax_programs import Program, traced
 
-__all__ = ["JaxFree", "Parameters", "identity", "laid_out", "of_function", "result_dtype"]
+__all__ = ["JaxFree", "Parameters", "identity", "laid_out", "of_function", "tangent", "varies"]
 
 _LINALG = SimpleNamespace(xp=jnp, to_numpy=np.asarray, like=lambda _, array: jnp.asarray(array))
 
@@ -138,26 +138,31 @@ class Parameters:
             leaves[at] = array
         return jax.tree.unflatten(self._tree, leaves)
 
-    def tangents(self, dots: Any) -> tuple:
+    def tangents(self, dots: Any) -> list:
         """Tangents nested as the parameters, one for each array; None where there is none."""
         leaves, tree = jax.tree.flatten(dots, is_leaf=_is_none)
         if tree != self._tree:
             raise ValueError(
-                f"data_dot must be nested as A.data; got {describe(dots)}: give an array for each array, or None."
+                f"data_dot must be nested as A.data; got {describe(dots)}: give an array for each array, and None for "
+                "what stays."
             )
         found = []
         for at, array in zip(self._places, self.arrays, strict=True):
             dot = leaves[at]
-            if dot is not None:
-                dot = asarray("data_dot", dot)
-                if dot.shape != array.shape or not varies(array):
-                    raise ValueError(
-                        f"data_dot must have an array of the shape of each array of floating point in A.data, and "
-                        f"None for others; got {describe(dot)} for {describe(array)}."
-                    )
-                dot = dot.astype(array.dtype)
-            found.append(dot)
-        return tuple(found)
+            if dot is not None and not varies(array):
+                raise ValueError(f"data_dot must be None where A.data has {describe(array)}, which cannot vary.")
+            found.append(None if dot is None else tangent("data_dot", dot, "A.data", array))
+        return found
+
+
+def tangent(label: str, dot: Any, name: str, of: jax.Array) -> jax.Array:
+    """`dot`, if it can be a tangent of an array."""
+    dot = asarray(label, dot)
+    if dot.shape != of.shape:
+        raise ValueError(f"{label} must have the shape of {name}, {of.shape}; got {describe(dot)}.")
+    if jnp.iscomplexobj(dot) and not jnp.iscomplexobj(of):
+        raise ValueError(f"{label} must be real, as {name} is; got {describe(dot)}: convert {name} to {dot.dtype}.")
+    return dot.astype(of.dtype)
 
 
 def _is_none(leaf: Any) -> bool:
@@ -180,9 +185,9 @@ def result_dtype(A: MatrixFree, b: jax.Array) -> Any:
     return np.result_type(b.dtype, *(a.dtype for a in arrays if a.ndim and varies(a)))
 
 
-def laid_out(A: MatrixFree, arrays: tuple, b: jax.Array, dtype: Any) -> tuple[JaxFree, tuple, Layout, jax.Array]:
+def laid_out(A: MatrixFree, arrays: tuple, b: jax.Array) -> tuple[JaxFree, tuple, Layout, jax.Array]:
     """The structure, its operands for these arrays of parameters, the layout, and b as (items, n, columns)."""
-    params, old = Parameters(A.data), A.map
+    params, old, dtype = Parameters(A.data), A.map, result_dtype(A, b)
     real = jnp.finfo(dtype).dtype
     wide = tuple(a.astype(dtype if jnp.iscomplexobj(a) else real) if a.ndim and varies(a) else a for a in arrays)
     free = Free(old, tuple, _LINALG)

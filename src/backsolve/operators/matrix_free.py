@@ -57,6 +57,8 @@ class MatrixFree(AbstractLinearOperator):
                     "the order is MatrixFree(fn, params, shape)."
                 )
         super().__init__(Map(check_shape("MatrixFree: shape", shape), fn, adjoint), params)
+        for leaf in self.leaves:
+            self.operations["meet"](leaf)
 
     @property
     def leaves(self) -> tuple[Any, ...]:
