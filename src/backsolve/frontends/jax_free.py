@@ -60,7 +60,8 @@ class JaxFree(Free):
             return single(x[:, 0])[:, None] if x.shape[1] == 1 else jax.vmap(single, 1, 1)(x)
 
         if any(self.mapped):
-            return jax.vmap(item, (tuple(0 if m else None for m in self.mapped), 0))
+            over = jax.vmap(item, (tuple(0 if m else None for m in self.mapped), 0))
+            return lambda x: over(data, x)
         return lambda x: item(data, x[0])[None] if len(x) == 1 else jax.vmap(item, (None, 0))(data, x)
 
     def single(self, data: tuple, adjoint: bool, dtype: Any) -> Callable:
