@@ -16,11 +16,15 @@ B = np.array([1.0, 2, 3])
 
 @pytest.fixture(autouse=True)
 def wide():
-    """Double precision, and a cache that counts from zero, for every test of the module that imports this."""
-    with jax.enable_x64(True):
-        CACHE.clear()
-        yield
-        CACHE.clear()
+    """Double precision, and a cache that counts from zero, for every test of the module that imports this.
+
+    In every thread: JAX rounds what a callback returns by the setting of the thread that runs it.
+    """
+    jax.config.update("jax_enable_x64", True)
+    CACHE.clear()
+    yield
+    CACHE.clear()
+    jax.config.update("jax_enable_x64", False)
 
 
 def dense(w):

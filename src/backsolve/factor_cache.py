@@ -53,7 +53,7 @@ class FactorCache:
     def __init__(self, capacity: int):
         self._capacity, self._lock = capacity, threading.Lock()
         self._entries: OrderedDict[tuple, _Entry] = OrderedDict()
-        self._alive: WeakValueDictionary[tuple, _Entry] = WeakValueDictionary()
+        self._held: WeakValueDictionary[tuple, _Entry] = WeakValueDictionary()
         self._hits = self._misses = self._nbytes = 0
         self._spent: _Entry | None = None
 
@@ -67,7 +67,7 @@ class FactorCache:
         """
         key = (structure, values.dtype.char, values.shape, method, assumed, digest(values))
         with self._lock:
-            entry = self._entries.get(key) or self._alive.get(key)  # dropped, and held by a Factorization
+            entry = self._entries.get(key) or self._held.get(key)
             if entry is not None:
                 self._hits += 1
                 self._entries[key] = entry
@@ -76,12 +76,18 @@ class FactorCache:
                     self._spent = None
             else:
                 self._misses += 1
-                entry = self._entries[key] = self._alive[key] = _Entry(key)
+                entry = self._entries[key] = _Entry(key)
         try:
             yield entry
         finally:
             with self._lock:
                 self._settle(entry, spend)
+
+    def hold(self, entry: Factored, holder: Factored) -> None:
+        """Find an entry again as long as its holder lives, dropped or not."""
+        holder.shares = entry
+        with self._lock:
+            self._held[entry.key] = entry  # type: ignore[attr-defined]
 
     def info(self) -> Info:
         """Hits and misses since the start, and what is held now."""

@@ -139,7 +139,7 @@ def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
     host = np.array(values).reshape(prod(A.batch_shape), *values.shape[values.ndim - A._data_axes :])
     with CACHE.factors(A.structure, plan.method, A.assumed, host) as entry:
         entry.state(plan.method, A.on(host))
-    factored.shares = entry
+    CACHE.hold(entry, factored)
 
 
 def matvec(A: AbstractLinearOperator, x: jax.Array) -> jax.Array:
