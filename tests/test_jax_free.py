@@ -273,6 +273,14 @@ def test_values_closed_over_are_differentiated_and_mapped_over(solve, compiled):
     close(transform(mapped)(many, *args[1:]), jax.vmap(jax.grad(energy(truth)), (0, None, None))(many, *args[1:]))
 
 
+def test_no_traced_value_outlives_its_trace():
+    args = inputs()
+    with jax.checking_leaks():
+        got = jax.jit(jax.grad(energy(by_closure), (0, 1, 2)))(*args)
+    close(got, jax.grad(energy(truth), (0, 1, 2))(*args))
+    close(by_closure(*args), truth(*args))
+
+
 # -- adjoints ------------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,8 @@ def iterate(method: Any, structure: Any, target: Target, adjoint: bool, b: jax.A
     product = frozen(_product(structure, data, adjoint), b)
     misled = jnp.zeros(b.shape[0], bool)
     if structure.kind == "free" and adjoint != structure.map.flipped and structure.map.adjoint is not None:
-        misled = misled | structure.dot_test(data, b)[2]
+        with jax.default_matmul_precision("highest"):
+            misled = structure.dot_test(data, b)[2]
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         return _Loop(method, structure, target, adjoint, b, data, product).found()._replace(misled=misled)
 
@@ -89,7 +90,7 @@ class _Loop:
         self.back = jnp.ldexp(jnp.float64(1), exponents)
         self.scale = self.back.astype(largest.dtype)
         self.b, self.data = b / self.scale, data
-        self.wide = () if structure.kind == "free" else (_widened(data[0]),)
+        self.wide: tuple = () if structure.kind == "free" else (_widened(data[0]),)
         self.b_square = _squares(self.b)
         self.goal, floor = goals(jnp, target, self.eps, jnp.sqrt(self.b_square), self.back)
         limit = jnp.square(floor).astype(largest.dtype)

@@ -39,7 +39,8 @@ class Call:
 
     def __init__(self, plan: Plan, layout: Layout, structure: Any):
         self.plan, self.layout, self.structure = copy.copy(plan), layout, structure
-        self.plan.template = plan.template.on(None)  # so that no traced value outlives its trace
+        self.plan.template = plan.template.on(None)  # so that no traced value outlives its trace, nor a function
+        self.plan.template.structure = structure
         self.method = plan.method
         self.loops = isinstance(plan.method, IterativeMethod)
         self.details: dict[int, str] = {}  # what an eager forward solve found
