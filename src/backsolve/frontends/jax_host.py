@@ -30,7 +30,7 @@ def eager(call: Any, adjoint: bool, backward: bool, stats: bool, groups: int, b:
     return [jnp.asarray(v) for v in found]
 
 
-def lowered(ctx, b, data, *, call, adjoint, backward, stats, groups):
+def lowered(ctx: Any, call: Any, adjoint: bool, backward: bool, stats: bool, groups: int, b: Any, data: Any) -> Any:
     """One call of the host, on buffers: a JAX array inside of it could wait for the program that waits for it."""
     quiet = copy.copy(call.plan)
     quiet.on_failure = {False: "return", True: "return"}
@@ -107,7 +107,7 @@ def _solution(call: Any, x: np.ndarray, status: np.ndarray, stats: Any, details:
     return Solution(x, spread(status), Stats(*map(spread, stats)), call.method, [], details)
 
 
-def report(whole: Any, b: Any, data: tuple, *, call, adjoint, backward, groups):
+def report(whole: Any, call: Any, backward: bool, b: Any, data: tuple) -> None:
     """Raise, warn or note, as the policy says, what became of a loop; `whole` is all that it left."""
     (x, status, *stats), found = whole
     if found.misled.any():

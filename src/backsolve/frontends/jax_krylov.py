@@ -61,14 +61,19 @@ class _Run(NamedTuple):
     residuals: Any
 
 
-def iterate(method: Any, structure: Any, target: Target, adjoint: bool, b: jax.Array, data: tuple) -> Found:
-    """Solve A x = b, or with Aᴴ, for data on the structure and b of (items, n, k)."""
-    product = frozen(_product(structure, data, adjoint), b)
+def iterate(
+    method: Any, structure: Any, target: Target, adjoint: bool, double: bool, b: jax.Array, data: tuple
+) -> Found:
+    """Solve A x = b, or with Aᴴ, for data on the structure and b of (items, n, k).
+
+    To be called where JAX has double precision; the functions of a MatrixFree are applied as if it was set to `double`.
+    """
     misled = jnp.zeros(b.shape[0], bool)
-    if structure.kind == "free" and adjoint != structure.map.flipped and structure.map.adjoint is not None:
-        with jax.default_matmul_precision("highest"):
+    with jax.enable_x64(double), jax.default_matmul_precision("highest"):
+        product = frozen(_product(structure, data, adjoint), b)
+        if structure.kind == "free" and adjoint != structure.map.flipped and structure.map.adjoint is not None:
             misled = structure.dot_test(data, b)[2]
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"):
         return _Loop(method, structure, target, adjoint, b, data, product).found()._replace(misled=misled)
 
 

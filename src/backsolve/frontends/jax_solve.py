@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,54 +116,72 @@ def _shapes(b, *data, call, adjoint, backward, stats, groups):
 def _eager(b, *data, call, adjoint, backward, stats, groups):
     if not call.loops:
         return jax_host.eager(call, adjoint, backward, stats, groups, b, data[0])
-    options = {"call": call, "adjoint": adjoint, "backward": backward, "groups": groups}
-    found = _looped(b, *data, stats=stats, **options)
+    recipe = _recipe(call, adjoint, backward, groups)
+    with jax.enable_x64(True):
+        found = _looped(b, *data, recipe=recipe, stats=stats)
     if not (np.asarray(found[1]) > 0).all():
-        jax_host.report(_all_of_it(b, *data, **options), b, data, **options)
+        with jax.enable_x64(True):
+            whole = _looped(b, *data, recipe=recipe, stats=True, whole=True)
+        jax_host.report(whole, call, backward, b, data)
     return found
 
 
-def _loop(b, *data, call, adjoint, backward, stats, groups):
-    """What the primitive gives, by a loop."""
-    found = iterate(call.method, call.structure, call.plan.targets[backward], adjoint, b, data)
-    return _grouped(found, call, backward, groups, stats)
+class _Recipe(NamedTuple):
+    """What a loop is compiled for, besides the shapes of arrays."""
+
+    method: Any
+    structure: Any
+    target: Any
+    adjoint: bool
+    keep_best: bool
+    """Whether the best iterate stays where a column failed."""
+    groups: int
+    double: bool
+    """Whether JAX is set to have double precision, outside of the loop: for the user's functions, and for results."""
 
 
-def _grouped(found: Found, call: Call, backward: bool, groups: int, stats: bool) -> list:
+def _recipe(call: Call, adjoint: bool, backward: bool, groups: int) -> _Recipe:
+    keep_best = call.plan.keep_best and not backward
+    double = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    return _Recipe(call.method, call.structure, call.plan.targets[backward], adjoint, keep_best, groups, double)
+
+
+def _loop(b, *data, recipe, stats, whole=False):
+    """What the primitive gives, by a loop; of the whole, what there is to tell of a failure too."""
+    found = iterate(recipe.method, recipe.structure, recipe.target, recipe.adjoint, recipe.double, b, data)
+    grouped = _grouped(found, recipe, stats)
+    return (grouped, found._replace(x=None)) if whole else grouped
+
+
+_looped = jax.jit(_loop, static_argnames=("recipe", "stats", "whole"))
+
+
+def _grouped(found: Found, recipe: _Recipe, stats: bool) -> list:
     """The verdict on each group, its worst column's; of what failed nothing is left but what was asked for."""
+    groups = recipe.groups
     x, width = found.x, found.x.shape[2] // max(groups, 1)
 
     def by_group(v: Any) -> Any:
         return v.reshape((v.shape[0], groups, width))
 
     status = worst(jnp, by_group(found.verdict.status))
-    status = jnp.where(found.misled[:, None], jnp.int32(Status.INACCURATE), status)
-    lost = found.misled[:, None] | (status == Status.SINGULAR) | (status == Status.NONFINITE)
-    if backward or not call.plan.keep_best:
-        lost = status <= 0
+    misled = found.misled[:, None]
+    status = jnp.where(misled, jnp.int32(Status.INACCURATE), status)
+    lost = misled | (status == Status.SINGULAR) | (status == Status.NONFINITE) if recipe.keep_best else status <= 0
     x = jnp.where(jnp.repeat(lost, width, axis=1)[:, None, :], jnp.nan, x)
     if not stats:
         return [x, status]
-    real = jax.dtypes.canonicalize_dtype(np.float64)
+    real = np.float64 if recipe.double else np.float32
     fields = (jnp.max(by_group(v), axis=2, initial=0) for v in found.stats)
     return [x, status, *(v.astype(np.int32 if v.dtype.kind == "i" else real) for v in fields)]
 
 
-_looped = jax.jit(_loop, static_argnames=("call", "adjoint", "backward", "stats", "groups"))
-
-
-@partial(jax.jit, static_argnames=("call", "adjoint", "backward", "groups"))
-def _all_of_it(b, *data, call, adjoint, backward, groups):
-    """What the primitive gives with stats, and what there is to tell of a failure."""
-    found = iterate(call.method, call.structure, call.plan.targets[backward], adjoint, b, data)
-    return _grouped(found, call, backward, groups, True), found._replace(x=None)
-
-
 def _lowered(ctx, b, *data, call, adjoint, backward, stats, groups):
-    options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats, "groups": groups}
     if call.loops:
-        return mlir.lower_fun(partial(_loop, **options), multiple_results=True)(ctx, b, *data)
-    return jax_host.lowered(ctx, b, *data, **options)
+        loop = partial(_loop, recipe=_recipe(call, adjoint, backward, groups), stats=stats)
+        with jax.enable_x64(True):  # while operations of the loop are lowered, too
+            return mlir.lower_fun(loop, multiple_results=True)(ctx, b, *data)
+    return jax_host.lowered(ctx, call, adjoint, backward, stats, groups, b, data[0])
 
 
 mlir.register_lowering(_solve, _lowered)
