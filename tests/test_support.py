@@ -243,7 +243,8 @@ def in_jax(kind, p, b):
 
     def solve(w, b):
         if kind == "MatrixFree":
-            return bs.solve(bs.MatrixFree(lambda w, v: w[:N] * v, w, (N, N)), b)
+            M = jax.numpy.zeros((N, N), w.dtype).at[ROWS.numpy(), COLS.numpy()].set(w)
+            return bs.solve(bs.MatrixFree(lambda M, v: M @ v, M, (N, N)), b, rtol=rtol_of(p.dtype))
         A = bs.coo(w, (ROWS.numpy(), COLS.numpy()), (N, N))
         return bs.solve(A if kind == "CSR" else A.toarray(), b)
 
@@ -373,7 +374,6 @@ _OUTSIDE = "A must be a backsolve.CSR, a Dense or a dense tensor under torch.com
 _NO_FORWARD = "under torch.compile has no forward mode and no vmap: apply them outside"
 _ONCE = "does not currently support double backward"  # torch's own
 REFUSED = {
-    ("jax", "MatrixFree"): "solve with a function by jax.scipy.sparse.linalg",
     ("compile", "MatrixFree"): _OUTSIDE,
     ("export", "MatrixFree"): _OUTSIDE,
     ("compiled, backward twice", "MatrixFree"): _OUTSIDE,

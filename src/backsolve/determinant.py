@@ -18,7 +18,7 @@ def slogdet(A: Any) -> tuple[Any, Any]:
 
     Dense: from the framework's LU. Sparse: from the factors P_r A P_c = L U of SuperLU, with the diagonal of U and the
     parities of the permutations; declared "lower" or "upper": from the diagonal, once the other triangle is seen to
-    be zero. In torch and TensorFlow differentiable to any order in the numbers of A: d log|det A| = Re tr(A⁻¹ dA).
+    be zero. In torch, JAX and TensorFlow differentiable to any order in the numbers of A: d log|det A| = Re tr(A⁻¹ dA).
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def slogdet(A: Any) -> tuple[Any, Any]:
     Raises
     ------
     SolveError
-        In the derivative for a sparse A, if A is singular; the framework's own error for a dense one.
+        In the derivative for a sparse A, if A is singular (in a compiled program of JAX it is NaN instead); the
+        framework's own error for a dense one.
     TypeError, ValueError
         As `solve`; ValueError also for a sparse A that is not the triangle that it is declared to be.
 

@@ -1,4 +1,4 @@
-"""Derivatives of a solve as plain functions: for NumPy, and adjoint solves with a verdict for compiled programs."""
+"""Derivatives of a solve as plain functions, with the verdict on the solve that they take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
         ``data_bar, b_bar, adjoint = pullback(g)`` for g of the shape of ``sol.x``: with df = Re⟨g, dx⟩,
         df = Re⟨data_bar, d data⟩ + Re⟨b_bar, db⟩, and the `Solution` of the adjoint solve. ``data_bar`` has
         one number per stored value of A, in the order of ``A.data``; None for a `MatrixFree` A, whose function
-        NumPy cannot differentiate. In JAX cotangents are those of `jax.vjp`, the conjugates of these.
+        NumPy cannot differentiate. In JAX cotangents are those of `jax.vjp`, the conjugates of these, and of a
+        `MatrixFree` A nested as its parameters, with None for what is no array of floating point.
 
     Raises
     ------
@@ -60,14 +61,15 @@ def vjp(A: Any, b: Any, **options: Any) -> tuple[Solution, Any]:
 
 @eager("backsolve.jvp")
 def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any) -> tuple[Solution, Solution]:
-    """Solve A x = b in NumPy, and the tangent system A ẋ = ḃ - Ȧ x with the same factors.
+    """Solve A x = b in NumPy or JAX, and the tangent system A ẋ = ḃ - Ȧ x with the same factors.
 
     Parameters
     ----------
     A, b
-        As for `solve`; NumPy and SciPy arrays.
+        As for `solve`; NumPy, SciPy or JAX arrays.
     data_dot : array of the shape of ``A.data``, optional
-        Tangent of the stored values; zero if None.
+        Tangent of the stored values; zero if None. Of a `MatrixFree` A of JAX, arrays nested as the parameters, with
+        None for those that do not vary.
     b_dot : array of the shape of b, optional
         Tangent of b; zero if None.
     **options
@@ -92,6 +94,8 @@ def jvp(A: Any, b: Any, data_dot: Any = None, b_dot: Any = None, **options: Any)
     array([-0.5, -0. ])
     """
     frontend, A, b, plan = _explicit("jvp", A, b, options)
+    if frontend.name == "jax":
+        return frontend.jvp(A, b, data_dot, b_dot, plan)
     x, outcome, layout, x_dot, last = frontend.jvp(A, b, data_dot, b_dot, plan, Factored())
     return solution_of(plan.method, outcome, layout, x), solution_of(plan.method, last, layout, x_dot)
 
@@ -111,6 +115,6 @@ def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any
             raise TypeError(f"{caller} takes the options {', '.join(known)}; got {option!r}.")
     chosen = known | options
     frontend, A, b = inputs(A, b, chosen.pop("assume"))
-    if frontend.name != "numpy" and (caller, frontend.name) not in (("vjp", "jax"), ("vjp", "tensorflow")):
-        raise TypeError(f"{caller} is for NumPy arrays; with {frontend.name} differentiate backsolve.solve itself.")
+    if frontend.name not in ("numpy", "jax") and (caller, frontend.name) != ("vjp", "tensorflow"):
+        raise TypeError(f"{caller} is not for arrays of {frontend.name}: differentiate backsolve.solve itself.")
     return frontend, A, b, make_plan(A, **chosen, keep_best=True)

@@ -1,7 +1,8 @@
 """Factors for compiled programs, where nothing but tensors travels from a forward to its backward.
 
 A factorization is found again by a digest of all values, its structure, and its method. The cache is bounded in
-bytes, and drops what was used least recently; eager programs do not use it. Of the factors that a backward has used,
+bytes, and drops what was used least recently, but finds it again while a `Factorization` of JAX holds it; eager
+programs of torch do not use it. Of the factors that a backward has used,
 only the latest stay: in training nobody asks for them again, and the next ones find their memory warm.
 """
 
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -51,6 +53,7 @@ class FactorCache:
     def __init__(self, capacity: int):
         self._capacity, self._lock = capacity, threading.Lock()
         self._entries: OrderedDict[tuple, _Entry] = OrderedDict()
+        self._held: WeakValueDictionary[tuple, _Entry] = WeakValueDictionary()
         self._hits = self._misses = self._nbytes = 0
         self._spent: _Entry | None = None
 
@@ -64,9 +67,10 @@ class FactorCache:
         """
         key = (structure, values.dtype.char, values.shape, method, assumed, digest(values))
         with self._lock:
-            entry = self._entries.get(key)
+            entry = self._entries.get(key) or self._held.get(key)
             if entry is not None:
                 self._hits += 1
+                self._entries[key] = entry
                 self._entries.move_to_end(key)
                 if entry is self._spent:
                     self._spent = None
@@ -79,15 +83,22 @@ class FactorCache:
             with self._lock:
                 self._settle(entry, spend)
 
+    def hold(self, entry: Factored, holder: Factored) -> None:
+        """Find an entry again as long as its holder lives, dropped or not."""
+        holder.shares = entry
+        with self._lock:
+            self._held[entry.key] = entry  # type: ignore[attr-defined]
+
     def info(self) -> Info:
         """Hits and misses since the start, and what is held now."""
         with self._lock:
             return Info(self._hits, self._misses, len(self._entries), self._nbytes, self._capacity)
 
     def clear(self) -> None:
-        """Forget all factors and counts."""
+        """Forget all factors but those that a `Factorization` holds, and all counts."""
         with self._lock:
-            self._entries.clear()
+            while self._entries:
+                self._drop(next(iter(self._entries)))
             self._hits = self._misses = self._nbytes = 0
             self._spent = None
 
@@ -116,6 +127,7 @@ class FactorCache:
     def _drop(self, key: tuple) -> None:
         entry = self._entries.pop(key)
         self._nbytes -= entry.counted
+        entry.counted = 0
         if entry is self._spent:
             self._spent = None
 

@@ -100,18 +100,22 @@ class Free(OnArrays):
         """Raise if ⟨g, A v⟩ and ⟨Aᴴ g, v⟩ differ for some g and v: the adjoint that was given is none. Two products."""
         if self.map.adjoint is None:
             return
-        rng, (m, n) = np.random.default_rng(0), self.inner
-        v, g = (self.xp.zeros_like(b[:, :1, :1]) + self.like(b, rng.standard_normal((1, k, 1))) for k in (n, m))
-        Av, Ahg = self.columns(data, False)(v), self.columns(data, True)(g)
-        ones, twos = (self.to_numpy(self.xp.vecdot(p, q, axis=1))[:, 0] for p, q in ((g, Av), (Ahg, v)))
-        sizes = np.linalg.norm(self.to_numpy(g)[:, :, 0], axis=1) * np.linalg.norm(self.to_numpy(Av)[:, :, 0], axis=1)
-        wrong = np.flatnonzero(np.abs(ones - twos) > self.eps(b) ** 0.5 * sizes)
-        if wrong.size:
-            one, two = ones[wrong[0]], twos[wrong[0]]
+        ones, twos, wrong = map(self.to_numpy, self.dot_test(data, b))
+        if wrong.any():
+            one, two = ones[wrong][0], twos[wrong][0]
             raise ValueError(
                 f"MatrixFree: adjoint must apply the conjugate transpose of what fn applies; "
                 f"<g, A v> = {one:.6g} and <adjoint(g), v> = {two:.6g} differ: leave it out to have fn transposed."
             )
+
+    def dot_test(self, data: tuple, b: Any) -> tuple[Any, Any, Any]:
+        """⟨g, A v⟩ and ⟨Aᴴ g, v⟩ for some g and v, and whether they differ by more than rounding: (batch,) each."""
+        xp, rng, (m, n) = self.xp, np.random.default_rng(0), self.inner
+        v, g = (xp.zeros_like(b[:, :1, :1]) + self.like(b, rng.standard_normal((1, k, 1))) for k in (n, m))
+        Av, Ahg = self.columns(data, False)(v), self.columns(data, True)(g)
+        one, two = (xp.vecdot(p, q, axis=1)[:, 0] for p, q in ((g, Av), (Ahg, v)))
+        g_norm, Av_norm = (xp.sqrt(xp.sum(xp.square(xp.abs(p)), axis=1))[:, 0] for p in (g, Av))
+        return one, two, xp.abs(one - two) > self.eps(b) ** 0.5 * g_norm * Av_norm
 
     def finite_items(self, data: tuple) -> np.ndarray:
         """Parameters may be anything: what is not finite shows in the products."""

@@ -91,7 +91,7 @@ def lstsq(
         raise ValueError(f"lstsq: method must take an indefinite matrix; got {chosen}: use 'auto' or 'minres'.")
     wide = A.shape[0] < A.shape[1]
     K, first = _saddle(A, wide, ridge)
-    kind = dtype_name(A.dtype)
+    kind = dtype_name(A.dtype).removeprefix("torch.")
     size = K.shape[0]
     into, out = (first, size) if wide else (0, first), (0, first) if wide else (first, size)
     vector = len(b.shape) == 1
@@ -117,7 +117,7 @@ def _saddle(A: Any, wide: bool, ridge: Any) -> tuple[CSR, int]:
     made = B.pattern.memo.get("saddle")
     if made is None:
         made = B.pattern.memo["saddle"] = _Places.of(B.pattern, BH.pattern)
-    put, (m, n), kind = A.operations["put"], B.shape, dtype_name(A.dtype)
+    put, (m, n), kind = A.operations["put"], B.shape, dtype_name(A.dtype).removeprefix("torch.")
     values = put(B._values(), made.upper, made.pattern.nnz) + put(BH._values(), made.lower, made.pattern.nnz)
     K = CSR.from_pattern(values, made.pattern) + _diagonal(np.repeat([1.0, 0.0], [m, n]), kind)
     if ridge is not None:

@@ -34,7 +34,7 @@ def deflated(frontend: Any, A: Any, b: Any, nullspace: Any, method: Any, M: Any)
         )
     _check(frontend, A, b)
     n = A.shape[0]
-    kind = dtype_name(A.dtype)
+    kind = dtype_name(A.dtype).removeprefix("torch.")
     ones = CSR.from_pattern(np.ones(n, kind), Pattern([0, n], np.arange(n), (1, n)))
 
     def centred(v: Any) -> Any:
@@ -55,7 +55,7 @@ def deflated(frontend: Any, A: Any, b: Any, nullspace: Any, method: Any, M: Any)
 def _check(frontend: Any, A: Any, b: Any) -> None:
     """Raise unless constants are mapped to zero from both sides, and b has no mean, all to half the digits."""
     one = np.ones(A.shape[0])
-    eps = np.finfo(dtype_name(A.dtype)).eps
+    eps = np.finfo(dtype_name(A.dtype).removeprefix("torch.")).eps
     host = A.on(frontend.to_host(A.data))
     size = np.abs(host.data).max(initial=0.0)
     for name, product in (("A @ 1", host @ one), ("A.T @ 1", host.T @ one)):
@@ -85,7 +85,7 @@ def _bordered(A: Any) -> CSR:
         np.concatenate([rows, every, last, [n]]), np.concatenate([columns, last, every, [n]]), (n + 1, n + 1)
     )
     places = np.arange(len(rows) + 2 * n + 1) if slots is None else np.array(slots, np.int64)
-    edge = np.zeros(pattern.nnz, dtype_name(A.dtype))
+    edge = np.zeros(pattern.nnz, dtype_name(A.dtype).removeprefix("torch."))
     edge[places[len(rows) : len(rows) + 2 * n]] = 1
     inner = CSR.from_pattern(put(A._flat(), places[: len(rows)], pattern.nnz), pattern)
     return inner + CSR.from_pattern(edge, pattern)

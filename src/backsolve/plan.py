@@ -29,6 +29,8 @@ class Factored:
         self._state: Any = None
         self._lock = threading.Lock()
         self._mapped: Factored | None = None
+        self.shares: Any = None
+        """A state of the `factor_cache` that lives as long as this one."""
 
     def state(self, method: AbstractMethod, operator: Any) -> Any:
         """Prepare `operator` unless that has been done."""
@@ -112,7 +114,7 @@ class Plan:
         outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint, **more)
         if not outcome.converged:
             self._blank(outcome, np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE)))
-            self._report(show(outcome), backward)
+            self.report(show(outcome), backward)
             if backward or not self.keep_best:
                 self._blank(outcome, outcome.status <= 0)
         return outcome
@@ -122,7 +124,8 @@ class Plan:
         state = factored.state(self.method, self.template.on(data))
         return state.factors.slogdet(data.dtype)
 
-    def _report(self, solution: Solution, backward: bool) -> None:
+    def report(self, solution: Solution, backward: bool) -> None:
+        """Raise or warn of a solve that failed, as was asked."""
         policy = self.on_failure[backward]
         where = "the adjoint (backward) solve failed" if backward else "the solve failed"
         message = f"{where}: {solution.message}"

@@ -1,6 +1,7 @@
 """JAX: arrays and tracers in, solves that every transform knows, to any order.
 
-Products and the algebra of operators are JAX's own operations; the solve is a primitive that runs on the host.
+Products and the algebra of operators are JAX's own operations; the solve is a primitive, which runs on the host by a
+direct method and where the arrays are by an iterative one.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from jax.experimental.sparse import BCOO, BCSR
 
-from .. import calculus
 from ..errors import describe
 from ..factor_cache import CACHE
 from ..full import Full
 from ..methods import lapack
 from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
-from ..shapes import Layout, layout_of
-from ..solution import Solution, Stats
-from . import jax_arrays, jax_trees  # noqa: F401  (the trees are registered)
-from .jax_arrays import asarray, canonical, concrete, cube, result_dtype
-from .jax_solve import Call, Ops, run
+from ..solution import Solution
+from . import jax_arrays, jax_free, jax_trees  # noqa: F401  (the trees are registered)
+from .jax_arrays import asarray, canonical, concrete, result_dtype
+from .jax_determinant import sparse_slogdet
+from .jax_explicit import jvp, vjp
+from .jax_free import of_function
+from .jax_laid import laid_out, numbers_of, solution
+from .jax_solve import Call, run
 
 __all__ = [
     "asarray",
     "asoperator",
     "full",
     "info",
+    "jvp",
     "matvec",
     "of_function",
     "prepare",
@@ -64,18 +68,15 @@ def full(data: jax.Array) -> Full:
     return _full(tuple(data.shape[-2:]))
 
 
-def of_function(A: Any, b: Any, n: int) -> Any:
-    """Refuse a function: the host cannot call it from a compiled program."""
-    raise TypeError(
-        f"A must be a matrix beside JAX arrays; got {describe(A)}: solve with a function by "
-        "jax.scipy.sparse.linalg.cg or bicgstab, or give its entries to backsolve.CSR."
-    )
-
-
 def asoperator(A: Any) -> AbstractLinearOperator:
     """A matrix that JAX users have, as an operator."""
-    if isinstance(A, MatrixFree | sla.LinearOperator):
-        return of_function(A, None, 0)
+    if isinstance(A, sla.LinearOperator):
+        raise TypeError(
+            f"A must not be a SciPy LinearOperator beside JAX arrays; got {describe(A)}, which a compiled program "
+            "cannot call: give a function of JAX arrays, v -> A v or backsolve.MatrixFree(fn, params, shape)."
+        )
+    if isinstance(A, MatrixFree):
+        return A
     if isinstance(A, AbstractLinearOperator):
         data = asarray("A", A.data)
         if A.structure.kind == "dense":
@@ -116,92 +117,46 @@ def _sparse(A: Any) -> CSR:
     return CSR(data, A.indices, A.indptr, shape)
 
 
-def _laid_out(A: AbstractLinearOperator, data: Any, b: Any, layout: Layout, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """Canonical values (items, ...), and b as (items, n, columns)."""
-    values = canonical(A, data, dtype)
-    values = values.reshape((prod(A.batch_shape), *values.shape[values.ndim - A._data_axes :]))
-    return values, cube(layout, b.astype(dtype))
-
-
 def solve(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factored, adjoint: bool = False):
     """Solve, and return x with what the primitive found and the call."""
-    return _solve(A, b, plan, adjoint, stats=False)
-
-
-def _solve(A: AbstractLinearOperator, b: jax.Array, plan: Plan, adjoint: bool, stats: bool) -> tuple[Any, Any, Call]:
-    layout = layout_of(A.batch_shape, tuple(b.shape))
-    call = Call(plan, layout)
-    found = run(call, *_laid_out(A, A.data, b, layout, result_dtype(A.data, b)), adjoint, stats=stats)
-    return layout.shown(found[0], jnp.transpose), found, call
+    laid = laid_out(A, numbers_of(A), b)
+    call = Call(plan, laid.layout, laid.structure)
+    found = run(call, laid.data, laid.b, adjoint)
+    return laid.layout.shown(found[0], jnp.transpose), found, call
 
 
 def info(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factored, adjoint: bool = False) -> Solution:
     """Solve, with a verdict that leaves compiled programs as arrays."""
-    x, found, call = _solve(A, b, plan, adjoint, stats=True)
-    return _solution(call, x, found)
-
-
-def _solution(call: Call, x: jax.Array, found: Any) -> Solution:
-    layout = call.layout
-    status, *stats = (jnp.broadcast_to(layout.per_item(v), layout.batch) for v in found[1:])
-    return Solution(x, status, Stats(*stats), call.method, [], call.details)
-
-
-def vjp(A: AbstractLinearOperator, b: jax.Array, plan: Plan) -> tuple[Solution, Any]:
-    """The solution and its pullback, for cotangents as `jax.vjp` has them."""
-    layout, dtype = layout_of(A.batch_shape, tuple(b.shape)), result_dtype(A.data, b)
-    (values, columns), back = jax.vjp(lambda data, b: _laid_out(A, data, b, layout, dtype), A.data, b)
-    call = Call(plan, layout)
-    found = run(call, values, columns, False, stats=True)
-    kept = jnp.where(found[1] > 0, 1.0, jnp.nan).astype(jnp.finfo(dtype).dtype)[:, None, None]
-
-    def pullback(g: Any) -> tuple[Any, Any, Solution]:
-        g = asarray("g", g)
-        if g.shape != x.shape:
-            raise ValueError(f"g must have the shape of x, {x.shape}; got {describe(g)}.")
-        ops = _Watched(call)
-        bars: Any = calculus.solve_vjp(
-            ops, values, found[0] * kept, cube(layout, g.conj().astype(dtype)), False, (True, True)
-        )
-        data_bar, b_bar = back((bars[0].conj(), (bars[1] * kept).conj()))
-        return data_bar, b_bar, _solution(call, layout.shown(bars[1], jnp.transpose), ops.last)
-
-    x = layout.shown(found[0], jnp.transpose)
-    return _solution(call, x, found), pullback
-
-
-class _Watched(Ops):
-    """Operations that keep what the latest solve found."""
-
-    last: Any = None
-
-    def solve(self, data, b, adjoint):
-        self.last = run(self.call, data, b, adjoint, backward=True, stats=True)
-        return self.last[0]
+    laid = laid_out(A, numbers_of(A), b)
+    call = Call(plan, laid.layout, laid.structure)
+    return solution(call, run(call, laid.data, laid.b, adjoint, stats=True))
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
-    """Factor now, for the cache; in a compiled program the first solve does it."""
-    if not concrete(A.data):
+    """Factor now, for the cache, which finds these factors as long as `factored` lives; not in a compiled program."""
+    if getattr(plan.method, "loops", False) or not concrete(A.data):
         return
     values = canonical(A, A.data, A.data.dtype)
-    if not concrete(values):
-        return
     host = np.array(values).reshape(prod(A.batch_shape), *values.shape[values.ndim - A._data_axes :])
-    with CACHE.factors(A.structure, plan.method, A.assumed, host) as kept:
-        kept.state(plan.method, A.on(host))
+    with CACHE.factors(A.structure, plan.method, A.assumed, host) as entry:
+        entry.state(plan.method, A.on(host))
+    CACHE.hold(entry, factored)
 
 
 def matvec(A: AbstractLinearOperator, x: jax.Array) -> jax.Array:
     """A @ x."""
-    layout = layout_of(A.batch_shape, tuple(x.shape))
-    values, columns = _laid_out(A, A.data, x, layout, result_dtype(A.data, x))
-    y = jax_arrays.matvec(A.structure, values, columns, False)
-    return layout._replace(n=A.shape[0]).shown(y, jnp.transpose)
+    laid = laid_out(A, numbers_of(A), x)
+    if isinstance(A, MatrixFree):
+        y = laid.structure.matvec(laid.data, laid.b)
+    else:
+        y = jax_arrays.matvec(laid.structure, laid.data[0], laid.b, False)
+    return laid.layout._replace(n=A.shape[0]).shown(y, jnp.transpose)
 
 
 def toarray(A: AbstractLinearOperator) -> jax.Array:
     """The dense array."""
+    if isinstance(A, MatrixFree):
+        return matvec(A, jax_free.identity(A))
     if A.structure.kind == "dense":
         return A.data
     dense = jnp.zeros((*A.batch_shape, *A.shape), A.data.dtype)
@@ -235,10 +190,10 @@ def to_host(values: jax.Array) -> np.ndarray:
 
 
 def slogdet(A: AbstractLinearOperator, plan: Plan | None, factored: Factored) -> tuple[jax.Array, jax.Array]:
-    """Sign and logarithm of the modulus of the determinant of a dense A."""
+    """Sign and logarithm of the modulus of the determinant; the plan is for sparse A."""
     if plan is None:
         sign, size = jnp.linalg.slogdet(A.data)
         return sign, size
-    raise TypeError(
-        f"slogdet of JAX arrays is for dense A; got {A!r}: use A.toarray() if it is small, or a sparse A of NumPy."
-    )
+    values = canonical(A, A.data, A.data.dtype)
+    sign, size = sparse_slogdet(plan, A.structure, values.reshape((prod(A.batch_shape), A.structure.nnz)))
+    return sign.reshape(A.batch_shape), size.reshape(A.batch_shape)

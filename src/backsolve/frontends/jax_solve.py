@@ -1,13 +1,15 @@
 """The solve as a JAX primitive: its derivatives are those of `calculus`, its transpose is the solve with Aᵀ.
 
-Transforms see a primitive with rules; outside of a compiled program it runs at once, inside it is one call of the host.
-Factors reach derivatives through `factor_cache`, since nothing but arrays travels there.
+Transforms see a primitive with rules. Outside of a compiled program it runs at once; inside it is one call of the host
+for a direct method (`jax_host`), and a loop of the program for an iterative one (`jax_krylov`). Right-hand sides that a
+transform maps over are groups of columns beside each other, with a verdict for each group.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,16 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .. import calculus
-from ..factor_cache import CACHE
+from ..methods.columns import worst
 from ..plan import Plan
 from ..shapes import Layout
-from ..solution import Solution, Stats, solution_of
+from ..solution import Stats
+from ..status import Status
+from . import jax_host
 from .jax_arrays import matvec, outer
+from .jax_krylov import Found, iterate
 
-__all__ = ["Call", "Ops", "run"]
+__all__ = ["Call", "Ops", "kept", "run"]
 
 _COUNTS = ("refinements", "iterations", "matvecs", "factorizations", "copies")
 
@@ -31,22 +36,24 @@ _COUNTS = ("refinements", "iterations", "matvecs", "factorizations", "copies")
 class Call:
     """What a solve and its derivatives share besides arrays; equal calls are equal programs."""
 
-    def __init__(self, plan: Plan, layout: Layout):
-        self.plan, self.layout = copy.copy(plan), layout
-        self.plan.template = plan.template.on(None)  # so that no traced value outlives its trace
-        self.structure, self.method = plan.template.structure, plan.method
+    def __init__(self, plan: Plan, layout: Layout, structure: Any):
+        self.plan, self.layout, self.structure = copy.copy(plan), layout, structure
+        self.plan.template = plan.template.on(None)  # so that no traced value outlives its trace, nor a function
+        self.plan.template.structure = structure
+        self.method = plan.method
+        self.loops = getattr(plan.method, "loops", False)
+        if structure.kind == "free" and not self.loops:
+            raise ValueError(
+                f"method {plan.method} cannot be compiled for a MatrixFree A of JAX, whose functions are not called "
+                "from the host: use 'cg', 'minres', 'bicgstab' or 'lsmr', without M."
+            )
         self.details: dict[int, str] = {}  # what an eager forward solve found
-        self._key = (
-            self.structure,
-            plan.template.assumed,
-            plan.method,
-            tuple(plan.targets.values()),
-            tuple(plan.on_failure.values()),
-            plan.keep_best,
-            layout,
-        )
-        self.quiet = copy.copy(self.plan)
-        self.quiet.on_failure = {False: "return", True: "return"}
+
+    @property
+    def _key(self) -> tuple:
+        plan = self.plan
+        options = tuple(plan.targets.values()), tuple(plan.on_failure.values()), plan.keep_best
+        return self.structure, plan.template.assumed, plan.method, *options, self.layout
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, Call) and self._key == other._key
@@ -54,128 +61,200 @@ class Call:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def run(self, plan: Plan, data: Any, b: Any, adjoint: bool, backward: bool, stats: bool) -> tuple[np.ndarray, ...]:
-        """Solve on the host, with the factors of these values if there are any."""
-        data, b = np.ascontiguousarray(data), np.ascontiguousarray(b)
-        assumed = plan.template.assumed
-        with CACHE.factors(self.structure, self.method, assumed, data, spend=backward) as factored:
-            # a state outlives the memory that XLA lends to a call
-            outcome = plan.run(factored, data.copy, b, adjoint=adjoint, backward=backward, show=self.show)
-        if plan is self.plan and not backward:
-            self.details = outcome.details
-        found = (outcome.x, outcome.status, *(outcome.stats if stats else ()))
-        kinds = _result_types(data, b, stats)
-        return tuple(np.asarray(v, kind.dtype).reshape(kind.shape) for v, kind in zip(found, kinds, strict=True))
-
-    def show(self, outcome: Any) -> Solution:
-        """The outcome as the user knows it, or item by item under a map."""
-        layout, (items, n, k) = self.layout, outcome.x.shape
-        if (items, k) != (int(np.prod(layout.items, dtype=int)), layout._width):
-            layout = Layout((items,), (0,), (), n, k, False)
-        return solution_of(self.method, outcome, layout, layout.shown(outcome.x, np.transpose))
+    def on(self, structure: Any) -> Call:
+        """The same call for operands of another form."""
+        other = copy.copy(self)
+        other.structure = structure
+        return other
 
 
 class Ops:
-    """The three operations that `calculus` asks for, on data (items, ...) and vectors (items, n, k)."""
+    """The operations that `calculus` asks for, on a tuple of operands and vectors (items, n, k).
 
-    def __init__(self, call: Call):
-        self.call = call
+    Of a matrix-free operator, which is not linear in its operands, ``matvec(data_dot, x)`` is the derivative of A(θ) x
+    along θ̇, and `outer` the pullback to the operands that are `wanted`.
+    """
 
-    def matvec(self, data, x, adjoint):
-        return matvec(self.call.structure, data, x, adjoint)
+    def __init__(self, call: Call, data: tuple, wanted: list[bool] | None = None):
+        self.call, self.data, self.wanted = call, data, wanted
+
+    def matvec(self, data_dot, x, adjoint):
+        structure = self.call.structure
+        if structure.kind == "free":
+            return structure.tangent(self.data, data_dot, x, adjoint)
+        return matvec(structure, data_dot[0], x, adjoint)
 
     def outer(self, y, x):
-        return outer(self.call.structure, y, x)
+        structure = self.call.structure
+        if structure.kind == "free":
+            return structure.pullback(self.data, self.wanted, y, x, False)
+        return (outer(structure, y, x),)
 
     def solve(self, data, b, adjoint):
         return run(self.call, data, b, adjoint, backward=True)[0]
 
 
-def run(call: Call, data: Any, b: Any, adjoint: bool, backward: bool = False, stats: bool = False) -> Any:
-    """x (items, n, k), status (items,), and if asked for the fields of `Stats`."""
-    return _solve.bind(data, b, call=call, adjoint=adjoint, backward=backward, stats=stats)
+def run(call: Call, data: tuple, b: Any, adjoint: bool, backward: bool = False, stats: bool = False) -> list:
+    """x (items, n, k), status (items, 1), and if asked for the fields of `Stats`."""
+    return _solve.bind(b, *data, call=call, adjoint=adjoint, backward=backward, stats=stats, groups=1)
+
+
+def kept(status: jax.Array, x: jax.Array) -> jax.Array:
+    """One for columns that converged, NaN for others, whose derivatives mean nothing: (items, 1, k)."""
+    factor = jnp.where(status > 0, 1.0, jnp.nan).astype(jnp.finfo(x.dtype).dtype)
+    return jnp.repeat(factor, x.shape[2] // max(status.shape[1], 1), axis=1)[:, None, :]
 
 
 _solve = Primitive("backsolve_solve")
 _solve.multiple_results = True
 
 
-def _result_types(data: Any, b: Any, stats: bool) -> tuple[jax.ShapeDtypeStruct, ...]:
-    items, real = (data.shape[0],), jax.dtypes.canonicalize_dtype(np.float64)
-    fields = (jax.ShapeDtypeStruct(items, np.int32 if name in _COUNTS else real) for name in Stats._fields)
-    return (
-        jax.ShapeDtypeStruct(b.shape, b.dtype),
-        jax.ShapeDtypeStruct(items, np.int32),
-        *(fields if stats else ()),
-    )
+@_solve.def_abstract_eval
+def _shapes(b, *data, call, adjoint, backward, stats, groups):
+    verdicts, real = (b.shape[0], groups), jax.dtypes.canonicalize_dtype(np.float64)
+    fields = [ShapedArray(verdicts, np.dtype(np.int32) if name in _COUNTS else real) for name in Stats._fields]
+    return [ShapedArray(b.shape, b.dtype), ShapedArray(verdicts, np.dtype(np.int32)), *(fields if stats else ())]
 
 
 @_solve.def_impl
-def _eager(data, b, *, call, adjoint, backward, stats):
-    found = call.run(call.plan, data, b, adjoint, backward, stats)
-    return [jnp.asarray(v) for v in found]
-
-
-@_solve.def_abstract_eval
-def _shapes(data, b, *, call, adjoint, backward, stats):
-    return [ShapedArray(v.shape, v.dtype) for v in _result_types(data, b, stats)]
-
-
-def _compiled(ctx, data, b, *, call, adjoint, backward, stats):
-    """One call of the host, on buffers: a JAX array inside of it could wait for the program that waits for it."""
-
-    def host(data, b):
-        return call.run(call.quiet, data, b, adjoint, backward, stats)
-
-    found, _, _ = mlir.emit_python_callback(
-        ctx, host, None, [data, b], ctx.avals_in, ctx.avals_out, has_side_effect=False, returns_token=False
-    )
+def _eager(b, *data, call, adjoint, backward, stats, groups):
+    if not call.loops:
+        return jax_host.eager(call, adjoint, backward, stats, groups, b, data[0])
+    recipe = _recipe(call, adjoint, backward, groups)
+    with jax.enable_x64(True):
+        found = _looped(b, *data, recipe=recipe, stats=stats)
+    if not (np.asarray(found[1]) > 0).all():
+        with jax.enable_x64(True):
+            whole = _looped(b, *data, recipe=recipe, stats=True, whole=True)
+        jax_host.report(whole, call, backward, b, data)
     return found
 
 
-mlir.register_lowering(_solve, _compiled)
+class _Recipe(NamedTuple):
+    """What a loop is compiled for, besides the shapes of arrays."""
+
+    method: Any
+    structure: Any
+    target: Any
+    adjoint: bool
+    keep_best: bool
+    """Whether the best iterate stays where a column failed."""
+    groups: int
+    double: bool
+    """Whether JAX is set to have double precision, outside of the loop: for the user's functions, and for results."""
 
 
-def _jvp(primals, tangents, *, call, adjoint, backward, stats):
+def _recipe(call: Call, adjoint: bool, backward: bool, groups: int) -> _Recipe:
+    keep_best = call.plan.keep_best and not backward
+    double = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    return _Recipe(call.method, call.structure, call.plan.targets[backward], adjoint, keep_best, groups, double)
+
+
+def _loop(b, *data, recipe, stats, whole=False):
+    """What the primitive gives, by a loop; of the whole, what there is to tell of a failure too."""
+    found = iterate(recipe.method, recipe.structure, recipe.target, recipe.adjoint, recipe.double, b, data)
+    grouped = _grouped(found, recipe, stats)
+    return (grouped, found._replace(x=None)) if whole else grouped
+
+
+_looped = jax.jit(_loop, static_argnames=("recipe", "stats", "whole"))
+
+
+def _grouped(found: Found, recipe: _Recipe, stats: bool) -> list:
+    """The verdict on each group, its worst column's; of what failed nothing is left but what was asked for."""
+    groups = recipe.groups
+    x, width = found.x, found.x.shape[2] // max(groups, 1)
+
+    def by_group(v: Any) -> Any:
+        return v.reshape((v.shape[0], groups, width))
+
+    status = worst(jnp, by_group(found.verdict.status))
+    misled = found.misled[:, None]
+    status = jnp.where(misled, jnp.int32(Status.INACCURATE), status)
+    lost = misled | (status == Status.SINGULAR) | (status == Status.NONFINITE) if recipe.keep_best else status <= 0
+    x = jnp.where(jnp.repeat(lost, width, axis=1)[:, None, :], jnp.nan, x)
+    if not stats:
+        return [x, status]
+    real = np.float64 if recipe.double else np.float32
+    fields = (jnp.max(by_group(v), axis=2, initial=0) for v in found.stats)
+    return [x, status, *(v.astype(np.int32 if v.dtype.kind == "i" else real) for v in fields)]
+
+
+def _lowered(ctx, b, *data, call, adjoint, backward, stats, groups):
+    if call.loops:
+        loop = partial(_loop, recipe=_recipe(call, adjoint, backward, groups), stats=stats)
+        with jax.enable_x64(True):  # while operations of the loop are lowered, too
+            return mlir.lower_fun(loop, multiple_results=True)(ctx, b, *data)
+    return jax_host.lowered(ctx, call, adjoint, backward, stats, groups, b, data[0])
+
+
+mlir.register_lowering(_solve, _lowered)
+
+
+def _jvp(primals, tangents, *, call, adjoint, backward, stats, groups):
     """The rule of `calculus`; of systems that failed the derivative is NaN, forward and transposed."""
-    data, b = primals
-    data_dot, b_dot = (None if isinstance(t, ad.Zero) else t for t in tangents)
-    found = run(call, data, b, adjoint, backward, stats)
-    x, status = found[:2]
-    real = jnp.finfo(x.dtype).dtype
-    kept = jnp.where(status > 0, 1.0, jnp.nan).astype(real)[:, None, None]
-    x_dot = kept * calculus.solve_jvp(Ops(call), data, x, data_dot, b_dot, adjoint)
+    b, *data = primals
+    options = {"call": call, "adjoint": adjoint, "stats": stats, "groups": groups}
+    found = _solve.bind(b, *data, backward=backward, **options)
+    b_dot, *data_dot = (None if isinstance(t, ad.Zero) else t for t in tangents)
+    data_dot = tuple(None if t is None or t.dtype == jax.dtypes.float0 else t for t in data_dot)
+    ops = _Grouped(call, tuple(data), groups)
+    dots = None if all(t is None for t in data_dot) else data_dot
+    if dots is None and b_dot is None:
+        x_dot = ad.Zero(jax.typeof(found[0]).to_tangent_aval())
+    else:
+        x_dot = kept(found[1], found[0]) * calculus.solve_jvp(ops, tuple(data), found[0], dots, b_dot, adjoint)
     return found, [x_dot, *(ad.Zero(jax.typeof(v).to_tangent_aval()) for v in found[1:])]
+
+
+class _Grouped(Ops):
+    """Operations whose solves keep groups of columns apart."""
+
+    def __init__(self, call: Call, data: tuple, groups: int):
+        super().__init__(call, data)
+        self.groups = groups
+
+    def solve(self, data, b, adjoint):
+        options = {"adjoint": adjoint, "backward": True, "stats": False, "groups": self.groups}
+        return _solve.bind(b, *data, call=self.call, **options)[0]
 
 
 ad.primitive_jvps[_solve] = _jvp
 
 
-def _transpose(cotangents, data, b, *, call, adjoint, backward, stats):
+def _transpose(cotangents, b, *data, call, adjoint, backward, stats, groups):
     """A⁻ᵀ g = conj(A⁻ᴴ conj(g)): JAX transposes without conjugation."""
     g = cotangents[0]
     if isinstance(g, ad.Zero):
-        return None, ad.Zero(b.aval)
-    return None, run(call, data, g.conj(), not adjoint, backward=True)[0].conj()
+        return [ad.Zero(b.aval), *(None for _ in data)]
+    x = _Grouped(call, data, groups).solve(data, g.conj(), not adjoint)
+    return [x.conj(), *(None for _ in data)]
 
 
 ad.primitive_transposes[_solve] = _transpose
 
 
-def _batch(arguments, axes, *, call, adjoint, backward, stats):
-    """A mapped axis of the data becomes items; one that b alone has becomes columns of the same factors."""
-    (data, b), (data_axis, b_axis) = arguments, axes
-    options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats}
-    if data_axis is None:
+def _batch(arguments, axes, *, call, adjoint, backward, stats, groups):
+    """A mapped axis of the data becomes items; one that b alone has becomes groups of columns of the same factors."""
+    (b, *data), (b_axis, *data_axes) = arguments, axes
+    options = {"adjoint": adjoint, "backward": backward, "stats": stats}
+    if all(axis is None for axis in data_axes):
         size = b.shape[b_axis]
         b = jnp.moveaxis(b, b_axis, 2)  # (items, n, size, k)
-        x, *rest = _solve.bind(data, b.reshape((*b.shape[:2], size * b.shape[3])), **options)
-        return [x.reshape(b.shape), *rest], [2] + [None] * len(rest)
-    size = data.shape[data_axis]
-    data = jnp.moveaxis(data, data_axis, 0)
+        columns = b.reshape((*b.shape[:2], size * b.shape[3]))
+        x, *rest = _solve.bind(columns, *data, call=call, groups=size * groups, **options)
+        return [x.reshape(b.shape), *(v.reshape((-1, size, groups)) for v in rest)], [2] + [1] * len(rest)
+    size = next(v.shape[axis] for v, axis in zip(data, data_axes, strict=True) if axis is not None)
     b = jnp.broadcast_to(b, (size, *b.shape)) if b_axis is None else jnp.moveaxis(b, b_axis, 0)
-    found = _solve.bind(*(v.reshape((size * v.shape[1], *v.shape[2:])) for v in (data, b)), **options)
-    return [v.reshape((size, v.shape[0] // size, *v.shape[1:])) for v in found], [0] * len(found)
+    items = b.shape[1]
+    if call.structure.kind == "free":
+        structure, data = call.structure.mapping(tuple(data), tuple(data_axes), size)
+        call = call.on(structure)
+    else:
+        values = jnp.moveaxis(data[0], data_axes[0], 0)
+        data = (values.reshape((size * items, *values.shape[2:])),)
+    found = _solve.bind(b.reshape((size * items, *b.shape[2:])), *data, call=call, groups=groups, **options)
+    return [v.reshape((size, items, *v.shape[1:])) for v in found], [0] * len(found)
 
 
 batching.primitive_batchers[_solve] = _batch

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.tree_util import register_pytree_node
 
-from ..operators import CSR, AbstractLinearOperator, Dense
+from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree
 from ..solution import Solution
 
 __all__: list[str] = []
@@ -52,6 +52,11 @@ register_pytree_node(
     Dense,
     lambda A: ((A.data,), (A.structure, A.assumed)),
     lambda static, leaves: _bare(Dense, static[0], leaves[0], static[1]),
+)
+register_pytree_node(
+    MatrixFree,
+    lambda A: ((A.data,), (A.map, A.assumed)),
+    lambda static, leaves: _bare(MatrixFree, static[0], leaves[0], static[1]),
 )
 register_pytree_node(
     Solution,

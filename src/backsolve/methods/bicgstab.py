@@ -61,6 +61,7 @@ class BiCGStab(IterativeMethod):
 
     name: ClassVar[str] = "bicgstab"
     summary: ClassVar[str] = "stabilised biconjugate gradients: two products with A in each iteration"
+    traceable: ClassVar[bool] = True
     products: ClassVar[int] = 2
 
     def init(self, system: System, x: Any, r: Any) -> _Work:

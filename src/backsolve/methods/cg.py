@@ -9,9 +9,21 @@ import numpy as np
 
 from ..status import Status
 from .iterative import IterativeMethod
-from .recurrence import NOT_POSITIVE, OVERFLOW, RUNNING, System, choose, mark, ratio, real_dot, started
+from .recurrence import (
+    NOT_POSITIVE,
+    OVERFLOW,
+    RUNNING,
+    System,
+    choose,
+    mark,
+    norm_of,
+    ratio,
+    real_dot,
+    size_of,
+    started,
+)
 
-__all__ = ["CG", "indefinite_or_singular"]
+__all__ = ["CG", "curvatures", "indefinite_or_singular"]
 
 
 class _Work(NamedTuple):
@@ -66,6 +78,7 @@ class CG(IterativeMethod):
 
     name: ClassVar[str] = "cg"
     summary: ClassVar[str] = "conjugate gradients: one product with A in each iteration"
+    traceable: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"positive_definite"})
     definite: ClassVar[bool] = True
 
@@ -117,41 +130,40 @@ class CG(IterativeMethod):
             state=mark(xp, work.state, where, RUNNING),
         )
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: _Work) -> Any:
         """Tell an indefinite matrix from a singular one."""
         return indefinite_or_singular(system, work)
 
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """The curvatures that say so."""
+        return curvatures(work, known)
 
-def indefinite_or_singular(system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
-    """What a run of CG, or one of its kin, knows of a matrix that stopped it: (batch, k) statuses, and details.
+
+def indefinite_or_singular(system: System, work: Any) -> Any:
+    """What a run of CG, or one of its kin, knows of a matrix that stopped it: (batch, 1, k) statuses.
 
     1/α lies between the extreme eigenvalues of M A. For a semidefinite A, norm(A p)² <= norm(A) pᴴ A p: where
-    that is at rounding level, so is the curvature, and its sign means nothing. norm(A) is that of a few power steps.
+    that is at rounding level, so is the curvature, and its sign means nothing.
     """
-    host, xp = system.host, system.xp
-    vectors = [work.p]
-    for _ in range(4):
-        largest = xp.max(xp.abs(vectors[-1]), axis=1, keepdims=True)
-        vectors.append(system.A(vectors[-1] / xp.where(largest > 0, largest, xp.ones_like(largest))))
-    sizes = [np.sqrt(host(real_dot(xp, v, v))) for v in (work.p, system.A(work.p))]
-    p_norm, Ap_norm = sizes
-    A_norm = host(work.stiffest)
-    for v in vectors[1:]:
-        Av, v_norm = system.A(v), np.sqrt(host(real_dot(xp, v, v)))
-        found = np.sqrt(host(real_dot(xp, Av, Av))) / np.where(v_norm > 0, v_norm, 1.0)
-        A_norm = np.fmax(A_norm, found)
-    stopped = host(work.state) == NOT_POSITIVE
-    level = np.sqrt(10 * np.sqrt(work.x.shape[1]) * system.eps)
-    flat = Ap_norm <= level * A_norm * p_norm
-    ill = host(work.softest) < system.eps * host(work.stiffest)
-    status = np.zeros(stopped.shape, np.int32)
-    status[stopped] = Status.INDEFINITE
-    status[flat & (stopped | ill)] = Status.SINGULAR
+    xp, eps, n = system.xp, system.eps, work.x.shape[1]
+    p_norm, Ap_norm = (norm_of(xp, v) for v in (work.p, system.A(work.p)))
+    A_norm = size_of(system, work.p, system.A)
+    A_norm = xp.where(A_norm > work.stiffest, A_norm, work.stiffest)
+    stopped = work.state == NOT_POSITIVE
+    flat = Ap_norm <= (10 * n**0.5 * eps) ** 0.5 * A_norm * p_norm
+    ill = work.softest < eps * work.stiffest
+    status = mark(xp, xp.zeros_like(work.state), stopped, Status.INDEFINITE)
+    return mark(xp, status, flat & (stopped | ill), Status.SINGULAR)
+
+
+def curvatures(work: Any, known: np.ndarray) -> dict[int, str]:
+    """What to tell of the statuses (batch, k) that `indefinite_or_singular` gave."""
     details = {}
-    if (status == Status.SINGULAR).any():
+    if (known == Status.SINGULAR).any():
         details[Status.SINGULAR] = "the curvatures of A met on the way differ by more than working precision"
-    if (status == Status.INDEFINITE).any():
-        at = tuple(np.argwhere(status == Status.INDEFINITE)[0])
-        size, count = host(work.curvature)[at] / p_norm[at] ** 2, host(work.count)[at]
+    if (known == Status.INDEFINITE).any():
+        item, column = np.argwhere(known == Status.INDEFINITE)[0]
+        size = work.curvature[item, 0, column] / np.linalg.norm(work.p[item, :, column]) ** 2
+        count = work.count[item, 0, column]
         details[Status.INDEFINITE] = f"a direction p with pᴴ A p / pᴴ p = {size:.1e} after {count} iterations"
-    return status, details
+    return details

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .cg import indefinite_or_singular
+from .cg import curvatures, indefinite_or_singular
 from .iterative import IterativeMethod
 from .recurrence import NOT_POSITIVE, OVERFLOW, RUNNING, System, choose, dot, mark, ratio, real_dot, started
 
@@ -55,6 +55,7 @@ class FCG(IterativeMethod):
 
     name: ClassVar[str] = "fcg"
     summary: ClassVar[str] = "flexible conjugate gradients: one product with A in each iteration"
+    traceable: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"positive_definite"})
     flexible: ClassVar[bool] = True
 
@@ -97,6 +98,10 @@ class FCG(IterativeMethod):
             softest=xp.where(ok & (stiffness > 0) & (stiffness < work.softest), stiffness, work.softest),
         )
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
-        """Tell an indefinite matrix from a singular one, as for CG."""
+    def diagnose(self, system: System, work: _Work) -> Any:
+        """Tell an indefinite matrix from a singular one, as CG does."""
         return indefinite_or_singular(system, work)
+
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """The curvatures that say so."""
+        return curvatures(work, known)

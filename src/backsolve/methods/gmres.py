@@ -89,7 +89,7 @@ class _Arnoldi(IterativeMethod):
         V[:, :, j + 1, :] = xp.where(positive, w / xp.where(positive, size, xp.ones_like(size)), xp.zeros_like(w))[
             ..., 0
         ]
-        tiny = 10 * np.sqrt(v.shape[1]) * system.eps * xp.linalg.vector_norm(h, axis=2, keepdims=True)
+        tiny = 10 * v.shape[1] ** 0.5 * system.eps * xp.linalg.vector_norm(h, axis=2, keepdims=True)
         work, singular = self._rotate(system, work, h, size, live & finite, tiny)
         state = started(system, work.rr)
         # The space cannot grow, and what is left of the residual is not in its image.
@@ -178,18 +178,22 @@ class _Arnoldi(IterativeMethod):
             state=xp.where(where, started(system, rr), work.state),
         )
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: _Work) -> Any:
         """Residuals that stopped falling are a matter of the restart, as long as the space could still grow."""
-        said, n = system.host(work.state), work.x.shape[1]
-        status = np.zeros(said.shape, np.int32)
-        m = work.V.shape[2] - 1
-        if m < n:
-            status[said == BROKEN] = Status.STAGNATION
-            advice = f"no progress in cycles of restart={m}: raise restart, up to n = {n}, or give a preconditioner M"
-            return status, {Status.STAGNATION: advice}
-        size = system.host(norm_of(system.xp, work.r))
-        status[((said == BROKEN) | (said == CLAIMED)) & (size > np.sqrt(n * system.eps))] = Status.SINGULAR
-        return status, {Status.SINGULAR: "the Krylov space is exhausted and the residual is not"}
+        xp, said, n = system.xp, work.state, work.x.shape[1]
+        status = xp.zeros_like(said)
+        if work.V.shape[2] - 1 < n:
+            return mark(xp, status, said == BROKEN, Status.STAGNATION)
+        lost = norm_of(xp, work.r) > (n * system.eps) ** 0.5
+        return mark(xp, status, ((said == BROKEN) | (said == CLAIMED)) & lost, Status.SINGULAR)
+
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """What to do about the restart."""
+        m, n = work.V.shape[2] - 1, work.x.shape[1]
+        return {
+            Status.STAGNATION: f"no progress in cycles of restart={m}: raise restart, up to n = {n}, or give M",
+            Status.SINGULAR: "the Krylov space is exhausted and the residual is not",
+        }
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,14 @@ from ..preconditioners import Prepared, check_preconditioner
 from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
+from .columns import REACH, accounted, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
-from .recurrence import BROKEN, CLAIMED, OVERFLOW, RUNNING, System, choose
+from .recurrence import RUNNING, System, choose
 
 __all__ = ["IterativeMethod", "IterativeState", "Watch"]
 
 Watch = Callable[[int, np.ndarray, Any], None]
 """(iteration, residual norms (batch, k), x (batch, n, k))."""
-
-_MISSES = 3  # restarts from the true residual that do not halve it, after which a column is given up
 
 
 class IterativeState:
@@ -79,6 +78,8 @@ class IterativeMethod:
     """Whether M must be Hermitian positive definite."""
     flexible: ClassVar[bool] = False
     """Whether M may differ from one iteration to the next."""
+    traceable: ClassVar[bool] = False
+    """Whether `init` and `step` can be traced, without a look at any number."""
     two_sided: ClassVar[bool] = False
     """Whether the recurrence applies Aᴴ and Mᴴ too."""
 
@@ -136,12 +137,25 @@ class IterativeMethod:
         fresh = self.init(system, work.x, r)._replace(count=work.count)
         return type(work)(*(choose(system.xp, where, new, old) for new, old in zip(fresh, work, strict=True)))
 
-    def diagnose(self, system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
-        """A status (batch, k) for columns of which the recurrence knows why they failed, 0 for others; and details.
+    def diagnose(self, system: System, work: Any) -> Any:
+        """A status for columns of which the recurrence knows why they failed, 0 for others: (batch, 1, k) int32.
 
         ``work.r`` is the true residual of the best iterate; b has entries of about 1.
         """
-        return np.zeros((work.x.shape[0], work.x.shape[2]), np.int32), {}
+        return system.xp.zeros_like(work.state)
+
+    def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
+        """What to tell of the statuses (batch, k) that `diagnose` gave; the arrays of `work` are NumPy's."""
+        return {}
+
+    def limit(self, n: int) -> int:
+        """Iterations allowed for n unknowns."""
+        return self.maxiter or max(100, min(10 * n, 10_000))
+
+    @property
+    def loops(self) -> bool:
+        """Whether a compiler can make a loop of it: the recurrence can be traced, and nothing is made for one A."""
+        return self.traceable and self.M is None
 
     def find(self, A: Any, M: Prepared | None) -> Any:
         """What the recurrence needs to know of A and M beforehand."""
@@ -185,15 +199,12 @@ class _Loop:
         xp, self.eps = self.structure.xp, self.structure.eps(b)
         self.xp = xp
         largest = self.structure.to_numpy(xp.max(xp.abs(b), axis=1)) if b.shape[1] else np.zeros(b.shape[::2])
-        reach = 120 if self.eps > 1e-10 else 1000
+        reach = REACH[self.eps < 1e-10]
         exponents = np.where(np.isfinite(largest), np.clip(np.frexp(largest)[1], -reach, reach), 0)
         self.back = 2.0 ** exponents.astype(float)
         self.scale = self.structure.like(b, self.back[:, None, :])
         self.b = b / self.scale
-        self.rtol, self.atol = target
-        if self.rtol is None:
-            self.rtol = 0.0 if self.atol is not None else (1e-8 if self.eps < 1e-10 else 1e-5)
-        self.maxiter = method.maxiter or max(100, min(10 * b.shape[1], 10_000))
+        self.target, self.maxiter = target, method.limit(b.shape[1])
         self.residuals = 0
         uses_given = not state.adjoint_seen and (method.two_sided or adjoint != self.structure.map.flipped)
         if uses_given:  # the adjoint that was given
@@ -215,7 +226,6 @@ class _Loop:
             M=(lambda v: v) if M is None else (lambda v: M.apply(v, adjoint)),
             limit=self.structure.like(self.b, np.square(floor)[:, None, :]),
             eps=self.eps,
-            host=self.host,
             AH=lambda v: self.adjoint_product(v),
             MH=(lambda v: v) if M is None else (lambda v: M.apply(v, not adjoint)),
             found=self.state.found,
@@ -226,9 +236,7 @@ class _Loop:
         xp, method = self.xp, self.method
         x = xp.zeros_like(self.b) if x0 is None else xp.zeros_like(self.b) + x0 / self.scale
         r, norms = self.residual(x)
-        goal = np.maximum(self.rtol * np.sqrt(norms[..., B_SQUARE]), (self.atol or 0.0) / self.back)
-        # A recursive residual below rounding says nothing: look at the true one.
-        floor = np.maximum(goal, 0.1 * self.eps * np.sqrt(norms[..., B_SQUARE]))
+        goal, floor = goals(np, self.target, self.eps, np.sqrt(norms[..., B_SQUARE]), self.back)
         system = self.system(floor)
         work = method.init(system, x, self.b if x0 is None else r)
         self.tell(0, system, work)
@@ -244,13 +252,8 @@ class _Loop:
             work = method.finish(system, work)
             r, norms = self.residual(work.x)
             best, best_norms = self.better(work.x, norms, best, best_norms)
-            size, said = np.sqrt(norms[..., R_SQUARE]), self.host(work.state)
-            met = size <= goal
-            halved = size <= 0.5 * last
-            stopped = (said == CLAIMED) | (said == BROKEN)
-            misses = np.where(stopped & ~halved, misses + 1, np.where(stopped, 0, misses))
-            last = np.where(stopped, size, last)
-            again = ~met & stopped & (misses < _MISSES)
+            size = np.sqrt(norms[..., R_SQUARE])
+            misses, last, again = accounted(np, self.host(work.state), size, goal, last, misses)
             if steps >= self.maxiter or not again.any():
                 break
             work = method.resume(system, work, r, self.device(again))
@@ -271,38 +274,27 @@ class _Loop:
 
     def verdict(self, system: System, work: Any, x: Any, norms: np.ndarray, goal: np.ndarray) -> Outcome:
         """The status of each column by the true residual of its best iterate; of each item that of its worst."""
-        said, met = self.host(work.state), np.sqrt(norms[..., R_SQUARE]) <= goal
-        known, details = np.zeros_like(said), {}
+        met, count = np.sqrt(norms[..., R_SQUARE]) <= goal, self.host(work.count)
+        known = np.zeros(goal.shape, np.int32)
         if not met.all():
-            known, details = self.method.diagnose(system, work._replace(r=self.residual(x)[0]))
-        status = np.where(said == RUNNING, Status.MAXITER, Status.STAGNATION)
-        status[(said == BROKEN) | (said == OVERFLOW)] = Status.BREAKDOWN
-        status = np.where((known != 0) & ~met, known, status)
-        status[met] = Status.CONVERGED_RESIDUAL
-        finite = np.isfinite(norms[..., B_MAX])
-        if not finite.all():
-            details[Status.NONFINITE] = nonfinite_sentence("the right-hand side", self.b, self.structure)
-        poisoned = finite & (said == OVERFLOW) & (self.host(work.count) == 0)
-        if poisoned.any():
-            details[Status.NONFINITE] = "the product of A with a finite vector, or its norm, is not finite"
-        overflows = finite & met & ~np.isfinite(self.rounded(norms[..., X_MAX] * self.back))
-        if overflows.any():
-            details[Status.NONFINITE] = "x is too large for the dtype"
-        if not self.state.usable.all():
-            details[Status.NONFINITE] = self.state.detail
-        if self.state.M is not None and (broken := self.state.M.broken):
-            status[list(broken)] = Status.BREAKDOWN
-            details[Status.BREAKDOWN] = next(iter(broken.values()))
-        status[~finite | poisoned | overflows | ~self.state.usable[:, None]] = Status.NONFINITE
-        failed = self.host(work.count)[status == Status.MAXITER]
-        if failed.size:
-            details[Status.MAXITER] = f"after {failed.max()} iterations"
-        order = np.array(_WORST_FIRST, np.int32)
-        rank = np.array([[_WORST_FIRST.index(s) for s in row] for row in status.tolist()], int).reshape(status.shape)
-        item = order[rank.min(axis=-1, initial=len(order) - 1)]
-        if self.state.M is not None and not self.adjoint:
-            self.state.M.observe(int(self.host(work.count).max(initial=0)))
-        return Outcome(x * self.scale, item, lambda: self.stats(work, norms), details)
+            work = work._replace(r=self.residual(x)[0])
+            known = self.host(self.method.diagnose(system, work))
+        x_max = self.rounded(norms[..., X_MAX] * self.back)
+        usable = self.state.usable[:, None]
+        verdict = judged(np, self.host(work.state), count, met, known, norms[..., B_MAX], x_max, usable)
+        details = {}
+        if known.any():
+            told = self.method.details(type(work)(*map(self.numpy, work)), known)
+            details = {code: sentence for code, sentence in told.items() if (known == code).any()}
+        details |= sentences(verdict, count, self.b, self.structure, self.state.detail)
+        M, status = self.state.M, verdict.status
+        if M is not None and M.broken:
+            lost = np.isin(np.arange(len(status)), list(M.broken))[:, None] & (status != Status.NONFINITE)
+            status = np.where(lost, int(Status.BREAKDOWN), status)
+            details[Status.BREAKDOWN] = next(iter(M.broken.values()))
+        if M is not None and not self.adjoint:
+            M.observe(int(count.max(initial=0)))
+        return Outcome(x * self.scale, worst(np, status), lambda: self.stats(work, norms), details)
 
     def stats(self, work: Any, norms: np.ndarray) -> Stats:
         count = self.host(work.count).max(axis=-1, initial=0).astype(np.int32)
@@ -330,6 +322,10 @@ class _Loop:
     def rounded(self, values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32) if self.eps > 1e-10 else values
 
+    def numpy(self, leaf: Any) -> Any:
+        """A part of a state with NumPy's arrays."""
+        return self.structure.to_numpy(leaf) if hasattr(leaf, "shape") else leaf
+
 
 def _sound(A: Any, usable: np.ndarray) -> Any:
     """A with the identity in place of items that are not finite, or something as harmless."""
@@ -343,17 +339,3 @@ def _sound(A: Any, usable: np.ndarray) -> Any:
     places = structure.diagonal[structure.diagonal >= 0]
     values[np.ix_(~usable, places)] = 1
     return A.on(values)
-
-
-_WORST_FIRST = [
-    int(s)
-    for s in (
-        Status.NONFINITE,
-        Status.SINGULAR,
-        Status.INDEFINITE,
-        Status.BREAKDOWN,
-        Status.STAGNATION,
-        Status.MAXITER,
-        Status.CONVERGED_RESIDUAL,
-    )
-]

@@ -81,6 +81,7 @@ class LSMR(IterativeMethod):
 
     name: ClassVar[str] = "lsmr"
     summary: ClassVar[str] = "LSMR: a product with A and one with its adjoint in each iteration"
+    traceable: ClassVar[bool] = True
     products: ClassVar[int] = 2
     products_at_start: ClassVar[int] = 1
     two_sided: ClassVar[bool] = True
@@ -118,7 +119,7 @@ class LSMR(IterativeMethod):
         rho = xp.sqrt(work.alpha_bar**2 + beta**2)
         norm = xp.sqrt(work.alpha**2 + beta**2)
         norm = xp.where(norm > work.norm, norm, work.norm)
-        tiny = 10 * np.sqrt(work.r.shape[1]) * system.eps * norm
+        tiny = 10 * work.r.shape[1] ** 0.5 * system.eps * norm
         ok = running & xp.isfinite(alpha) & xp.isfinite(beta) & (rho > 0)
         c, s = ratio(xp, ok, work.alpha_bar, rho), ratio(xp, ok, beta, rho)
         theta, alpha_bar = s * alpha, c * alpha
@@ -146,9 +147,12 @@ class LSMR(IterativeMethod):
         kept = _Work(*(choose(xp, ok, a, b) for a, b in zip(new, work, strict=True)))
         return kept._replace(state=xp.where(running, state, work.state), count=work.count + xp.astype(ok, xp.int32))
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: _Work) -> Any:
         """A least-squares solution whose residual is not small: A is singular."""
+        xp = system.xp
         lost = residual_in_null_space(system, work.r, system.AH)
-        status = np.where(lost, Status.SINGULAR, 0).astype(np.int32)
-        sentence = "what is left of the right-hand side lies in the null space of the adjoint of A"
-        return status, {Status.SINGULAR: sentence} if lost.any() else {}
+        return mark(xp, xp.zeros_like(work.state), lost, Status.SINGULAR)
+
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """What is left."""
+        return {Status.SINGULAR: "what is left of the right-hand side lies in the null space of the adjoint of A"}

@@ -18,6 +18,7 @@ from .recurrence import (
     choose,
     dot,
     mark,
+    norm_of,
     ratio,
     real_dot,
     residual_in_null_space,
@@ -86,6 +87,7 @@ class MINRES(IterativeMethod):
 
     name: ClassVar[str] = "minres"
     summary: ClassVar[str] = "minimal residuals for a Hermitian A: one product with A in each iteration"
+    traceable: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"hermitian"})
     definite: ClassVar[bool] = True
 
@@ -126,7 +128,7 @@ class MINRES(IterativeMethod):
         rho = xp.sqrt(diagonal**2 + gamma**2)
         norm = xp.sqrt(delta**2 + gamma**2 + xp.where(work.count > 0, work.gamma, xp.zeros_like(gamma)) ** 2)
         norm = xp.where(norm > work.norm, norm, work.norm)
-        tiny = 10 * np.sqrt(v.shape[1]) * system.eps * norm
+        tiny = 10 * v.shape[1] ** 0.5 * system.eps * norm
         ok = running & finite & (rho > tiny)  # else A is singular on the space
         c, s = ratio(xp, ok, diagonal, rho), ratio(xp, ok, gamma, rho)
         w = (z - far * work.w_old - above * work.w) / xp.where(ok, rho, one)
@@ -167,26 +169,25 @@ class MINRES(IterativeMethod):
             norm=kept(norm, work.norm),
         )
 
-    def diagnose(self, system: System, work: _Work) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: _Work) -> Any:
         """A matrix that is not Hermitian, an M that is not definite, or a singular matrix."""
-        xp, host, r = system.xp, system.host, work.r
-        said = host(work.state)
-        status = np.zeros(said.shape, np.int32)
-        details = {}
-        # ⟨A r, A p⟩ is ⟨A p, A r⟩ for every A; ⟨p, A r⟩ is ⟨A p, r⟩ for Hermitian ones only
+        xp, r = system.xp, work.r
+        status = xp.zeros_like(work.state)
+        # ⟨p, A r⟩ is ⟨A p, r⟩ for Hermitian A only
         p = xp.flip(r, axis=1)
         Ar, Ap = system.A(r), system.A(p)
-        difference = host(xp.abs(dot(xp, p, Ar) - dot(xp, Ap, r)))
-        size = np.sqrt(host(real_dot(xp, p, p) * real_dot(xp, Ar, Ar)))
-        askew = difference > np.sqrt(system.eps) * size
-        askew = askew & np.isfinite(difference) & (size > 0)
-        status[residual_in_null_space(system, r, system.A)] = Status.SINGULAR
-        status[said == NOT_POSITIVE] = Status.INDEFINITE
-        status[askew] = Status.BREAKDOWN
-        if askew.any():
-            details[Status.BREAKDOWN] = "A is not Hermitian, as MINRES takes it to be: use 'gmres' or 'bicgstab'"
-        if (status == Status.SINGULAR).any():
-            details[Status.SINGULAR] = "what is left of the right-hand side lies in the null space of A"
-        if (status == Status.INDEFINITE).any():
-            details[Status.INDEFINITE] = "vᴴ M v <= 0 for some v: M is not positive definite"
-        return status, details
+        difference = xp.abs(dot(xp, p, Ar) - dot(xp, Ap, r))
+        size = norm_of(xp, p) * norm_of(xp, Ar)
+        askew = (difference > system.eps**0.5 * size) & xp.isfinite(difference) & (size > 0)
+        status = mark(xp, status, residual_in_null_space(system, r, system.A), Status.SINGULAR)
+        status = mark(xp, status, work.state == NOT_POSITIVE, Status.INDEFINITE)
+        return mark(xp, status, askew, Status.BREAKDOWN)
+
+    def details(self, work: _Work, known: np.ndarray) -> dict[int, str]:
+        """What A or M is not."""
+        found = {
+            Status.BREAKDOWN: "A is not Hermitian, as MINRES takes it to be: use 'gmres' or 'bicgstab'",
+            Status.SINGULAR: "what is left of the right-hand side lies in the null space of A",
+            Status.INDEFINITE: "vᴴ M v <= 0 for some v: M is not positive definite",
+        }
+        return {status: sentence for status, sentence in found.items() if (known == status).any()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
+from array_api_compat import is_jax_namespace
 
 __all__ = [
     "BROKEN",
@@ -25,6 +25,7 @@ __all__ = [
     "ratio",
     "real_dot",
     "residual_in_null_space",
+    "size_of",
     "started",
 ]
 
@@ -45,8 +46,6 @@ class System(NamedTuple):
     """Square of the residual norm at which a column stops: (batch, 1, k)."""
     eps: float
     """Spacing of 1.0."""
-    host: Any
-    """Scalars (batch, 1, k) -> a NumPy array (batch, k)."""
     AH: Any = None
     """v -> Aᴴ v."""
     MH: Any = None
@@ -82,7 +81,12 @@ def real_dot(xp: Any, a: Any, b: Any) -> Any:
 
 
 def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
-    """`yes` where the (batch, 1, k) mask holds, else `no`; without a copy where that is one of them."""
+    """`yes` where the (batch, 1, k) mask holds, else `no`; without a copy where that is one of them.
+
+    JAX traces the choice, since there a mask has no truth while a program is compiled.
+    """
+    if is_jax_namespace(xp):
+        return xp.where(mask, yes, no)
     if bool(xp.all(mask)):
         return yes
     return xp.where(mask, yes, no) if bool(xp.any(mask)) else no
@@ -95,24 +99,31 @@ def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:
 
 def mark(xp: Any, state: Any, where: Any, code: int) -> Any:
     """`state`, with `code` in the columns `where`."""
-    return xp.where(where, xp.full_like(state, code), state)
+    return xp.where(where, xp.full_like(state, int(code)), state)
 
 
 def residual_in_null_space(system: System, r: Any, A: Any) -> Any:
-    """Whether A r vanishes beside norm(A) norm(r), where A stands for Aᴴ: (batch, k) of NumPy.
+    """Whether A r vanishes beside norm(A) norm(r), where A stands for Aᴴ: (batch, 1, k).
 
     Then r cannot be made smaller, and, as it is not zero, A is singular. What a run has found of r is right to about
-    two thirds of the digits. norm(A) is that of four power steps.
+    two thirds of the digits.
     """
-    xp, host, Ar = system.xp, system.host, A(r)
-    w = xp.ones_like(r) + xp.cumulative_sum(xp.ones_like(r), axis=1) / r.shape[1]
-    largest = 0.0
+    xp = system.xp
+    size, norm = size_of(system, r, A), norm_of(xp, r)
+    return (norm > 0) & (size > 0) & (norm_of(xp, A(r)) <= system.eps ** (2 / 3) * size * norm)
+
+
+def size_of(system: System, like: Any, A: Any) -> Any:
+    """norm(A) as far as four power steps tell, from below: (batch, 1, k)."""
+    xp = system.xp
+    w = xp.ones_like(like) + xp.cumulative_sum(xp.ones_like(like), axis=1) / max(like.shape[1], 1)
+    largest = xp.zeros_like(norm_of(xp, w))
     for _ in range(4):
         size = norm_of(xp, w)
         w = A(w / xp.where(size > 0, size, xp.ones_like(size)))
-        largest = np.fmax(largest, host(norm_of(xp, w)))
-    norm = host(norm_of(xp, r))
-    return (norm > 0) & (largest > 0) & (host(norm_of(xp, Ar)) <= system.eps ** (2 / 3) * largest * norm)
+        found = norm_of(xp, w)
+        largest = xp.where(found > largest, found, largest)
+    return largest
 
 
 def norm_of(xp: Any, v: Any) -> Any:

@@ -62,11 +62,18 @@ class Stationary(IterativeMethod):
         """ω."""
         raise NotImplementedError
 
-    def diagnose(self, system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: Any) -> Any:
         """Divergence has a reason of its own."""
-        said = system.host(work.state)
-        status = np.where(said == OVERFLOW, Status.BREAKDOWN, 0).astype(np.int32)
-        return status, {Status.BREAKDOWN: _DIVERGED} if (said == OVERFLOW).any() else {}
+        return diverged(system, work)
+
+    def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
+        """That of the spectral radius."""
+        return {Status.BREAKDOWN: _DIVERGED}
+
+
+def diverged(system: System, work: Any) -> Any:
+    """BREAKDOWN for columns whose residual grew out of bounds."""
+    return mark(system.xp, system.xp.zeros_like(work.state), work.state == OVERFLOW, Status.BREAKDOWN)
 
 
 def own_preconditioner(method: Any, M: Any, what: str) -> None:
@@ -115,6 +122,7 @@ class Richardson(Stationary):
 
     name: ClassVar[str] = "richardson"
     summary: ClassVar[str] = "Richardson's iteration: one product with A in each"
+    traceable: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"near_identity"})
     flexible: ClassVar[bool] = True
 
@@ -301,11 +309,11 @@ class Chebyshev(IterativeMethod):
             rho=xp.where(running, rho, work.rho),
         )
 
-    def diagnose(self, system: System, work: Any) -> tuple[np.ndarray, dict[int, str]]:
+    def diagnose(self, system: System, work: Any) -> Any:
         """Divergence has a reason of its own."""
-        said = system.host(work.state)
-        status = np.where(said == OVERFLOW, Status.BREAKDOWN, 0).astype(np.int32)
-        sentence = (
-            "the iteration diverges: an eigenvalue of M A is not positive or exceeds the upper bound: give bounds"
-        )
-        return status, {Status.BREAKDOWN: sentence} if (said == OVERFLOW).any() else {}
+        return diverged(system, work)
+
+    def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
+        """That of the bounds."""
+        bounds = "an eigenvalue of M A is not positive or exceeds the upper bound: give bounds"
+        return {Status.BREAKDOWN: f"the iteration diverges: {bounds}"}

@@ -20,20 +20,21 @@ class MatrixFree(AbstractLinearOperator):
     """A linear map v -> fn(params, v), of which no entries are stored.
 
     It is differentiated with respect to every floating-point array in `params`, in which it need not be linear: the
-    framework's own derivative of fn at the solution. What fn uses beside its arguments is constant; a solve refuses
-    a function that closes over something which requires a gradient.
+    framework's own derivative of fn at the solution. In torch what fn uses beside its arguments is constant; a solve
+    refuses a function that closes over something which requires a gradient. In JAX that is a parameter like any other.
 
     Parameters
     ----------
     fn : callable
         ``fn(params, v)`` maps an array (n_cols,) to one (n_rows,) of the same dtype, linearly. Several columns are
-        mapped by ``torch.func.vmap`` where fn allows it, else one by one.
-    params : array, or nested tuples, lists and dicts of arrays
+        mapped by ``torch.func.vmap`` where fn allows it, and by ``jax.vmap``.
+    params : array, or nested tuples, lists and dicts of arrays; in JAX any pytree
         Other things in them are handed through.
     shape : (n_rows, n_cols)
     adjoint : callable, optional
-        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch and TensorFlow transpose fn; in
-        NumPy, backward and adjoint solves need it.
+        ``adjoint(params, g)`` maps (n_rows,) to (n_cols,): Aᴴ g. Without it torch, JAX and TensorFlow transpose fn;
+        in NumPy, backward and adjoint solves need it. A wrong one is found by two products before it is used, and
+        raises; in a compiled program of JAX, which cannot raise, what it would have given is NaN and INACCURATE.
 
     Raises
     ------
@@ -58,6 +59,8 @@ class MatrixFree(AbstractLinearOperator):
                     "the order is MatrixFree(fn, params, shape)."
                 )
         super().__init__(Map(check_shape("MatrixFree: shape", shape), fn, adjoint), params)
+        for leaf in self.leaves:
+            self.operations["meet"](leaf)
 
     @property
     def leaves(self) -> tuple[Any, ...]:
@@ -73,7 +76,7 @@ class MatrixFree(AbstractLinearOperator):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Always (): to map over parameters, use ``torch.func.vmap``."""
+        """Always (): to map over parameters, use ``torch.func.vmap`` or ``jax.vmap``."""
         return ()
 
     @as_written
