@@ -122,7 +122,8 @@ def layout_of(data_batch: tuple[Any, ...], b_shape: tuple[Any, ...]) -> Layout:
 def _broadcast(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     rank = max(len(first), len(second))
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (first, second))
-    if any(p != q and not {p, q} & {1, None} for p, q in zip(a, b, strict=True)):
+    known = [(p, q) for p, q in zip(a, b, strict=True) if p is not None and q is not None]
+    if any(p != q and 1 not in (p, q) for p, q in known):
         raise ValueError(
             f"A and b must have leading (batch) axes that broadcast; got {first} for A and {second} for b: "
             "make them equal, or 1 where one side is the same for all."

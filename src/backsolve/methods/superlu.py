@@ -14,6 +14,7 @@ from ..errors import describe
 from ..status import Status
 from .direct import DirectMethod, Factors
 from .screening import screened, storage_refusal
+from .superlu_memory import AtHome, at_home
 
 __all__ = ["SuperLU", "parity"]
 
@@ -130,12 +131,15 @@ class SuperLU(DirectMethod):
 
     def _splu(self, A: Any, item: int, ordering: str, threshold: float):
         pattern = A.structure
-        return sla.splu(
-            _columns(pattern, A.data[item]),
-            permc_spec=_ORDERINGS[ordering],
-            diag_pivot_thresh=threshold,
-            **blocking(pattern.nnz),
-            options={"SymmetricMode": ordering == "mmd_at_plus_a"},
+        matrix = _columns(pattern, A.data[item])
+        return at_home(
+            lambda: sla.splu(
+                matrix,
+                permc_spec=_ORDERINGS[ordering],
+                diag_pivot_thresh=threshold,
+                **blocking(pattern.nnz),
+                options={"SymmetricMode": ordering == "mmd_at_plus_a"},
+            )
         )
 
 
@@ -162,17 +166,18 @@ def blocking(nnz: int) -> dict[str, int]:
 
 
 class _Factors(Factors):
-    """SuperLU objects; `strict(item)` makes one with full pivoting, or is None where that has been done."""
+    """SuperLU objects, `AtHome`; `strict(item)` makes one with full pivoting, or is None where that has been done."""
 
     def __init__(self, n: int, batch: int, strict: Any, itemsize: int):
         super().__init__(np.zeros(batch, np.int32))
-        self.n, self.items, self._strict, self._itemsize = n, [None] * batch, strict, itemsize
+        self.n, self._strict, self._itemsize = n, strict, itemsize
+        self.items: list[AtHome | None] = [None] * batch
         self._strengthened: set[int] = set()
 
     @property
     def nbytes(self) -> int:
         """An entry and its row index for each entry of L and U."""
-        return sum(lu.nnz * (self._itemsize + 4) for lu in self.items if lu is not None)
+        return sum(lu.held.nnz * (self._itemsize + 4) for lu in self.items if lu is not None)
 
     def strengthen(self, item: int) -> bool:
         """Factor an item again with full pivoting; False if that has been done or fails too."""
@@ -190,11 +195,11 @@ class _Factors(Factors):
         """Solve with each item's factors."""
         trans = "H" if adjoint else "N"
         if len(self.items) == 1 and self.items[0] is not None:
-            return self._one(self.items[0], b[0], trans)[None]
+            return self._one(self.items[0].held, b[0], trans)[None]
         x = np.full_like(b, np.nan)
         for item, lu in enumerate(self.items):
             if lu is not None:
-                x[item] = self._one(lu, b[item], trans)
+                x[item] = self._one(lu.held, b[item], trans)
         return x
 
     def _one(self, lu: Any, b: np.ndarray, trans: str) -> np.ndarray:
@@ -210,9 +215,9 @@ class _Factors(Factors):
         size = np.full(len(self.items), np.nan, np.finfo(dtype).dtype)
         for item, lu in enumerate(self.items):
             if lu is not None:
-                pivots = lu.U.diagonal()
+                pivots = lu.held.U.diagonal()
                 modulus = np.abs(pivots)
-                sign[item] = np.prod(pivots / modulus) * (parity(lu.perm_r) * parity(lu.perm_c))
+                sign[item] = np.prod(pivots / modulus) * (parity(lu.held.perm_r) * parity(lu.held.perm_c))
                 size[item] = np.log(modulus).sum(dtype=np.float64)
             elif self.failed[item] == Status.SINGULAR:
                 sign[item], size[item] = 0, -np.inf
