@@ -11,11 +11,11 @@ from jax_cases import wide  # noqa: F401  (a fixture)
 
 import backsolve as bs
 from backsolve import gallery
+from backsolve import preconditioners as pre
 from backsolve.methods import METHODS
-from backsolve.methods.iterative import IterativeMethod
 
-NAMES = [name for name, method in METHODS.items() if issubclass(method, IterativeMethod)]
-PROBLEMS = {"cg": "poisson2d", "bicgstab": "convection"}
+NAMES = ["cg", "fcg", "minres", "bicgstab", "lsmr"]
+"""Loops of the program that converge on the definite matrices here; Richardson's iteration needs another kind."""
 
 
 def numbers(shape, dtype="float64", seed=1):
@@ -44,7 +44,7 @@ def kinds(A, to):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_framework_makes_the_same_iterations(name):
-    problem = gallery.problem(PROBLEMS[name], 900)
+    problem = gallery.problem("convection" if name in ("bicgstab", "lsmr") else "poisson2d", 400)
     want = int(bs.solve_with_info(problem.A, problem.b, method=name).stats.iterations)
     in_torch = bs.solve_with_info(problem.A.with_data(torch.from_numpy(problem.A.data)), problem.b, method=name)
     b = jnp.asarray(problem.b)
@@ -54,9 +54,61 @@ def test_every_framework_makes_the_same_iterations(name):
             assert sol.converged and want > 20
             for made in (int(sol.stats.iterations), int(in_torch.stats.iterations)):
                 assert abs(made - want) <= 0.02 * want
+            once = 1 + METHODS[name].products_at_start
             residual = np.linalg.norm(problem.A @ np.asarray(sol.x) - problem.b)
             assert residual == pytest.approx(float(sol.stats.residual_norm), rel=1e-4)
-            assert int(sol.stats.matvecs) == METHODS[name].products * int(sol.stats.iterations) + 1
+            assert int(sol.stats.matvecs) == METHODS[name].products * int(sol.stats.iterations) + once
+
+
+def test_what_loops_is_what_says_so():
+    assert {name for name, method in METHODS.items() if getattr(method(), "loops", False)} == {*NAMES, "richardson"}
+
+
+def test_the_others_are_calls_of_the_host_with_the_same_iterations():
+    p = gallery.problem("convection", 100)
+    for method in (bs.GMRES(restart=20), bs.GMRES(M="ilu0"), bs.CG(M="amg"), bs.Richardson(omega=0.02), bs.SOR()):
+        problem = gallery.problem("poisson2d", 100) if method.name in ("cg", "sor") else p
+        A, b = problem.A.with_data(jnp.asarray(problem.A.data)), jnp.asarray(problem.b)
+        want = bs.solve_with_info(problem.A, problem.b, method=method)
+        sol = jax.jit(lambda A, b, m=method: bs.solve_with_info(A, b, method=m))(A, b)
+        assert sol.converged and int(sol.stats.iterations) == int(want.stats.iterations)
+        if not method.loops:
+            with pytest.raises(ValueError, match="cannot be compiled for a MatrixFree A of JAX"):
+                bs.solve(bs.MatrixFree(lambda w, v: w * v, jnp.ones(3), (3, 3)), jnp.ones(3), method=method)
+
+
+@pytest.mark.parametrize("method", ["cg", "minres", "bicgstab", "lsmr"])
+def test_preconditioners_in_the_loop(method):
+    """Those that look at no number: of matrices and functions, with the iterations that NumPy makes."""
+    p = gallery.problem("poisson2d", 100)
+    dense, b = jnp.asarray(p.toarray()), jnp.asarray(p.b)
+    free, csr = bs.MatrixFree(lambda M, v: M @ v, dense, (100, 100)), p.A.with_data(jnp.asarray(p.A.data))
+    turned = jnp.asarray(np.linspace(0.2, 0.3, 100))
+    host = np.asarray(turned)
+    pairs = [
+        (pre.Chebyshev(4, (0.3, 8.0)),) * 2,
+        (pre.LowRank(np.full(100, 4.0), np.ones((100, 1))),) * 2,
+        (pre.Function(lambda v: turned * v, symmetric=True), pre.Function(lambda v: host * v, symmetric=True)),
+    ]
+    for M, hosts in pairs:
+        want = bs.solve_with_info(p.A, p.b, method=method, M=hosts)
+        for A in (free, csr):
+            sol = jax.jit(lambda A, b, M=M: bs.solve_with_info(A, b, method=method, M=M))(A, b)
+            assert sol.converged and abs(int(sol.stats.iterations) - int(want.stats.iterations)) <= 1
+    grad = jax.grad(lambda D: bs.solve(free.with_data(D), b, method=method, M=pairs[0][0], rtol=1e-11).sum())(dense)
+    want = jax.grad(lambda D: jnp.linalg.solve(D, b).sum())(dense)
+    np.testing.assert_allclose(grad, want, rtol=1e-6, atol=1e-6 * float(abs(want).max()))
+
+
+@pytest.mark.parametrize("transform", [jax.grad, jax.jit])
+def test_a_preconditioner_that_closes_over_a_traced_value_is_refused(transform):
+    A, b = bs.coo(jnp.ones(3), (range(3), range(3)), (3, 3)), jnp.ones(3)
+
+    def loss(d):
+        return bs.solve(A, b, method="cg", M=pre.Function(lambda v: v / d, symmetric=True)).sum()
+
+    with pytest.raises(ValueError, match="M must not close over values that a transform of JAX traces"):
+        transform(loss)(4.0)
 
 
 def test_the_loop_is_part_of_the_program():

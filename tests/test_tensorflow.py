@@ -376,7 +376,7 @@ REFUSED = {
     "frameworks": (lambda: bs.solve(sparse(W), torch.ones(3)), "tensorflow and torch"),
     "wider b": (lambda: bs.factorize(tf.eye(3)).solve(tf.constant(B)), "A is .*float32.* and b .*float64"),
     "LinearOperator": (lambda: bs.solve(sla.aslinearoperator(np.eye(3)), tf.constant(B)), "MatrixFree"),
-    "jvp": (lambda: bs.jvp(sparse(W), tf.constant(B), b_dot=B), "jvp is for NumPy"),
+    "jvp": (lambda: bs.jvp(sparse(W), tf.constant(B), b_dot=B), "jvp is not for arrays of tensorflow"),
     "g": (lambda: bs.vjp(sparse(W), tf.constant(B))[1](tf.ones(2)), r"g must have the shape of x, \(3,\)"),
     "traced indices": (
         lambda: tf.function(lambda i: bs.solve(tf.SparseTensor(i, W, (3, 3)), B))(tf.cast(PAIRS, tf.int64)),

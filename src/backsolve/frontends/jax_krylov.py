@@ -10,6 +10,7 @@ residual that NumPy would find.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,12 @@ from ..methods.base import Target
 from ..methods.columns import REACH, Verdict, accounted, goals, judged
 from ..methods.recurrence import RUNNING, System
 from ..pattern import largest_summable
+from ..preconditioners import Function
 from ..solution import Stats
-from .jax_arrays import matvec
+from .jax_arrays import concrete, matvec
 from .jax_programs import frozen
 
-__all__ = ["Found", "iterate"]
+__all__ = ["Found", "check_closure", "iterate"]
 
 
 class Found(NamedTuple):
@@ -72,11 +74,14 @@ def iterate(
     with jax.enable_x64(double), jax.default_matmul_precision("highest"):
         product = frozen(_product(structure, data, adjoint), b)
         flipped = frozen(_product(structure, data, not adjoint), b) if method.two_sided else None
+        M, MH = _preconditioners(method, structure, data, adjoint, b)
         uses_given = structure.kind == "free" and (method.two_sided or adjoint != structure.map.flipped)
         if uses_given and structure.map.adjoint is not None:
             misled = structure.dot_test(data, b)[2]
     with jax.default_matmul_precision("highest"):
-        return _Loop(method, structure, target, adjoint, b, data, product, flipped).found()._replace(misled=misled)
+        return (
+            _Loop(method, structure, target, adjoint, b, data, product, flipped, M, MH).found()._replace(misled=misled)
+        )
 
 
 def _product(structure: Any, data: tuple, adjoint: bool) -> Any:
@@ -85,10 +90,47 @@ def _product(structure: Any, data: tuple, adjoint: bool) -> Any:
     return lambda x: matvec(structure, data[0], x, adjoint)
 
 
+def _preconditioners(method: Any, structure: Any, data: tuple, adjoint: bool, b: jax.Array) -> tuple[Any, Any]:
+    """v -> M v and v -> Mᴴ v, as the direction of the solve has them."""
+    if method.M is None:
+        return (lambda v: v), (lambda v: v)
+    A = SimpleNamespace(structure=_Plain(structure, data), shape=structure.shape, data=data)
+    made, several = method.M.prepare(A), method.two_sided
+    apply = frozen(lambda v: made.apply(v, adjoint), b)
+    return apply, frozen(lambda v: made.apply(v, not adjoint), b) if several else None
+
+
+def check_closure(method: Any, b: jax.Array) -> None:
+    """Raise if M is a function that closes over a traced value: the loop is compiled apart from what traces it."""
+    if isinstance(method.M, Function):
+        v = jax.ShapeDtypeStruct(b.shape[1:2], b.dtype)
+        if not concrete(*jax.make_jaxpr(lambda v: method.M.apply(v))(v).consts):
+            raise ValueError(
+                "M must not close over values that a transform of JAX traces: it changes no derivative, so make it of "
+                "arrays outside of the transform."
+            )
+
+
+class _Plain:
+    """What a preconditioner asks of the structure of A, whatever that is."""
+
+    def __init__(self, structure: Any, data: tuple):
+        self.kind, self.shape, self.xp = structure.kind, structure.shape, jnp
+        self._structure, self._data = structure, data
+
+    def product(self, data: tuple, adjoint: bool) -> Any:
+        """v -> A v or Aᴴ v."""
+        return _product(self._structure, data, adjoint)
+
+    def like(self, b: jax.Array, array: Any) -> jax.Array:
+        """A real array in the precision of b."""
+        return jnp.asarray(array, jnp.finfo(b.dtype).dtype)
+
+
 class _Loop:
     """One solve, columns scaled to size one by powers of two."""
 
-    def __init__(self, method, structure, target, adjoint, b, data, product, flipped):
+    def __init__(self, method, structure, target, adjoint, b, data, product, flipped, M, MH):
         self.method, self.structure, self.adjoint, self.product = method, structure, adjoint, product
         self.eps = float(jnp.finfo(b.dtype).eps)
         largest = jnp.max(jnp.abs(b), axis=1, keepdims=True, initial=0)
@@ -101,7 +143,7 @@ class _Loop:
         self.b_square = _squares(self.b)
         self.goal, floor = goals(jnp, target, self.eps, jnp.sqrt(self.b_square), self.back)
         limit = jnp.square(floor).astype(largest.dtype)
-        self.system = System(jnp, product, lambda v: v, limit, self.eps, flipped, lambda v: v)
+        self.system = System(jnp, product, M, limit, self.eps, flipped, MH)
         self.most = method.limit(b.shape[1])
 
     def found(self) -> Found:

@@ -26,7 +26,7 @@ from ..solution import Stats
 from ..status import Status
 from . import jax_host
 from .jax_arrays import matvec, outer
-from .jax_krylov import Found, iterate
+from .jax_krylov import Found, check_closure, iterate
 
 __all__ = ["Call", "Ops", "kept", "run"]
 
@@ -45,7 +45,8 @@ class Call:
         if structure.kind == "free" and not self.loops:
             raise ValueError(
                 f"method {plan.method} cannot be compiled for a MatrixFree A of JAX, whose functions are not called "
-                "from the host: use 'cg', 'minres', 'bicgstab' or 'lsmr', without M."
+                "from the host: use 'cg', 'minres', 'bicgstab' or 'lsmr', with M a function, LowRank or Chebyshev of "
+                "given bounds, if any."
             )
         self.details: dict[int, str] = {}  # what an eager forward solve found
 
@@ -96,6 +97,8 @@ class Ops:
 
 def run(call: Call, data: tuple, b: Any, adjoint: bool, backward: bool = False, stats: bool = False) -> list:
     """x (items, n, k), status (items, 1), and if asked for the fields of `Stats`."""
+    if call.loops:
+        check_closure(call.method, b)
     return _solve.bind(b, *data, call=call, adjoint=adjoint, backward=backward, stats=stats, groups=1)
 
 

@@ -154,8 +154,8 @@ class IterativeMethod:
 
     @property
     def loops(self) -> bool:
-        """Whether a compiler can make a loop of it: the recurrence can be traced, and nothing is made for one A."""
-        return self.traceable and self.M is None
+        """Whether a compiler can make a loop of it: neither the recurrence nor M look at any number."""
+        return self.traceable and (self.M is None or self.M.traceable)
 
     def find(self, A: Any, M: Prepared | None) -> Any:
         """What the recurrence needs to know of A and M beforehand."""

@@ -40,6 +40,8 @@ class AbstractPreconditioner:
     name: ClassVar[str] = "preconditioner"
     varying: ClassVar[bool] = False
     """Whether M may differ from one application to the next: then only flexible methods take it."""
+    traceable: ClassVar[bool] = False
+    """Whether M is made without a look at any number, so that a compiled loop can have it."""
     hermitian: ClassVar[bool] = False
     """Whether M is Hermitian positive definite for every such A."""
 

@@ -49,6 +49,11 @@ class Chebyshev(AbstractPreconditioner):
             raise ValueError(f"Chebyshev: degree must be an integer of at least 0; got {describe(self.degree)}.")
         check_bounds("Chebyshev", self.bounds)
 
+    @property
+    def traceable(self) -> bool:  # type: ignore[override]
+        """If the interval is given: else it is looked for."""
+        return self.bounds is not None
+
     def explain(self, A: Any) -> str:
         """The polynomial."""
         return f"a Chebyshev polynomial of degree {self.degree} in A"
@@ -60,7 +65,7 @@ class Chebyshev(AbstractPreconditioner):
             high = 1.1 * ritz_values(A)[1]
             low = high / 30
         else:
-            low, high = (np.full(batch_of(A), float(edge)) for edge in self.bounds)
+            low, high = (np.full(1, float(edge)) for edge in self.bounds)
         broken = {
             int(item): "Chebyshev: no positive bound of the spectrum was found: check that A is positive definite"
             for item in np.flatnonzero(~(np.isfinite(high) & (high > 0)))
@@ -83,8 +88,3 @@ class Chebyshev(AbstractPreconditioner):
             return x
 
         return Prepared(apply, broken)
-
-
-def batch_of(A: Any) -> int:
-    """Number of systems of plain data."""
-    return 1 if A.structure.kind == "free" else A.data.shape[0]

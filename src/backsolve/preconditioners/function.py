@@ -46,6 +46,7 @@ class Function(AbstractPreconditioner):
     varying: bool = False  # type: ignore[misc]
 
     name: ClassVar[str] = "function"
+    traceable: ClassVar[bool] = True
 
     def __post_init__(self):
         for name in ("apply", "adjoint"):

@@ -47,6 +47,7 @@ class LowRank(AbstractPreconditioner):
     U: Any
 
     name: ClassVar[str] = "low_rank"
+    traceable: ClassVar[bool] = True
     hermitian: ClassVar[bool] = True
 
     def __post_init__(self):
