@@ -1,7 +1,9 @@
 // Python face of the kernels: checks the sizes of value arrays, releases the GIL, calls. No logic.
 #include <nanobind/stl/complex.h>
+#include <nanobind/stl/shared_ptr.h>
 
 #include <complex>
+#include <memory>
 
 #include "arrays.hpp"
 #include "kernels.hpp"
@@ -14,6 +16,7 @@ using backsolve::Pattern;
 void bind_analysis(nb::module_& m);     // bind_analysis.cpp
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
+void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -68,9 +71,9 @@ template <class I>
 void bind_pattern(nb::module_& m, const char* name) {
   using P = Pattern<I>;
   nb::class_<P> c(m, name);
-  c.def("__init__", [](P* self, In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
-    new (self) P(indptr.data(), indptr.shape(0), indices.data(), indices.shape(0), n_rows, n_cols);
-  }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
+  c.def(nb::new_([](In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
+    return std::make_shared<P>(indptr.data(), indptr.shape(0), indices.data(), indices.shape(0), n_rows, n_cols);
+  }), "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
   const auto field = [&c](const char* attribute, auto pick) {
     c.def_prop_ro(attribute, [pick](nb::object self) {
       const P& p = nb::cast<const P&>(self);
@@ -123,5 +126,6 @@ NB_MODULE(_kernels, m) {
   bind_analysis(m);
   bind_elimination(m);
   bind_extended(m);
+  bind_ffi(m);
   m.def("thread_count", &backsolve::thread_count);
 }

@@ -1,6 +1,6 @@
 """JAX: arrays and tracers in, solves that every transform knows, to any order.
 
-Products and the algebra of operators are JAX's own operations; the solve is a primitive that runs on the host.
+Products and the solve are primitives, and the algebra of operators is made of JAX's own operations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
 from ..shapes import Layout, layout_of
 from ..solution import Solution, Stats
-from . import jax_arrays, jax_trees  # noqa: F401  (the trees are registered)
+from . import jax_products, jax_trees  # noqa: F401  (the trees are registered)
 from .jax_arrays import asarray, canonical, concrete, cube, result_dtype
 from .jax_solve import Call, Ops, run
 
@@ -194,7 +194,7 @@ def matvec(A: AbstractLinearOperator, x: jax.Array) -> jax.Array:
     """A @ x."""
     layout = layout_of(A.batch_shape, tuple(x.shape))
     values, columns = _laid_out(A, A.data, x, layout, result_dtype(A.data, x))
-    y = jax_arrays.matvec(A.structure, values, columns, False)
+    y = jax_products.matvec(A.structure, values, columns, False)
     return layout._replace(n=A.shape[0]).shown(y, jnp.transpose)
 
 

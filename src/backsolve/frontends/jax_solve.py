@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -21,7 +20,8 @@ from ..factor_cache import CACHE
 from ..plan import Plan
 from ..shapes import Layout
 from ..solution import Solution, Stats, solution_of
-from .jax_arrays import matvec, outer
+from .jax_arrays import as_columns, as_items, like, varying_alike
+from .jax_products import Products
 
 __all__ = ["Call", "Ops", "run"]
 
@@ -75,17 +75,12 @@ class Call:
         return solution_of(self.method, outcome, layout, layout.shown(outcome.x, np.transpose))
 
 
-class Ops:
+class Ops(Products):
     """The three operations that `calculus` asks for, on data (items, ...) and vectors (items, n, k)."""
 
     def __init__(self, call: Call):
+        super().__init__(call.structure)
         self.call = call
-
-    def matvec(self, data, x, adjoint):
-        return matvec(self.call.structure, data, x, adjoint)
-
-    def outer(self, y, x):
-        return outer(self.call.structure, y, x)
 
     def solve(self, data, b, adjoint):
         return run(self.call, data, b, adjoint, backward=True)[0]
@@ -93,6 +88,7 @@ class Ops:
 
 def run(call: Call, data: Any, b: Any, adjoint: bool, backward: bool = False, stats: bool = False) -> Any:
     """x (items, n, k), status (items,), and if asked for the fields of `Stats`."""
+    data, b = varying_alike(data, b)
     return _solve.bind(data, b, call=call, adjoint=adjoint, backward=backward, stats=stats)
 
 
@@ -118,7 +114,7 @@ def _eager(data, b, *, call, adjoint, backward, stats):
 
 @_solve.def_abstract_eval
 def _shapes(data, b, *, call, adjoint, backward, stats):
-    return [ShapedArray(v.shape, v.dtype) for v in _result_types(data, b, stats)]
+    return [like(b, v.shape, v.dtype) for v in _result_types(data, b, stats)]
 
 
 def _compiled(ctx, data, b, *, call, adjoint, backward, stats):
@@ -167,15 +163,12 @@ def _batch(arguments, axes, *, call, adjoint, backward, stats):
     (data, b), (data_axis, b_axis) = arguments, axes
     options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats}
     if data_axis is None:
-        size = b.shape[b_axis]
-        b = jnp.moveaxis(b, b_axis, 2)  # (items, n, size, k)
-        x, *rest = _solve.bind(data, b.reshape((*b.shape[:2], size * b.shape[3])), **options)
-        return [x.reshape(b.shape), *rest], [2] + [None] * len(rest)
-    size = data.shape[data_axis]
-    data = jnp.moveaxis(data, data_axis, 0)
-    b = jnp.broadcast_to(b, (size, *b.shape)) if b_axis is None else jnp.moveaxis(b, b_axis, 0)
-    found = _solve.bind(*(v.reshape((size * v.shape[1], *v.shape[2:])) for v in (data, b)), **options)
-    return [v.reshape((size, v.shape[0] // size, *v.shape[1:])) for v in found], [0] * len(found)
+        columns, apart = as_columns(b, b_axis)
+        x, *rest = _solve.bind(data, columns, **options)
+        return [apart(x), *rest], [2] + [None] * len(rest)
+    (data, b), apart = as_items(arguments, axes)
+    found = _solve.bind(data, b, **options)
+    return [apart(v) for v in found], [0] * len(found)
 
 
 batching.primitive_batchers[_solve] = _batch
