@@ -84,27 +84,55 @@ def _outer_shape(y: Any, x: Any, *, pattern: Pattern) -> Any:
 def _matvec_now(data, x, *, pattern, adjoint):
     if not _on_one_cpu(data, x):
         return jax_arrays.matvec(pattern, data, x, adjoint)
-    return _beside(x, pattern.matvec(_host(data), _host(x), adjoint))
+    return _beside((data, x), pattern.matvec(_host(data), _host(x), adjoint))
 
 
 @_outer.def_impl
 def _outer_now(y, x, *, pattern):
     if not _on_one_cpu(y, x):
         return jax_arrays.outer(pattern, y, x)
-    return _beside(y, pattern.outer(_host(y), _host(x)))
+    return _beside((y, x), pattern.outer(_host(y), _host(x)))
 
 
-def _on_one_cpu(*arrays: jax.Array) -> bool:
-    devices = frozenset().union(*(a.devices() for a in arrays))
-    return len(devices) == 1 and all(d.platform == "cpu" for d in devices)
+def _on_one_cpu(*arrays: Any) -> bool:
+    devices = frozenset().union(*(a.devices() for a in arrays if isinstance(a, jax.Array)))
+    return len(devices) <= 1 and all(d.platform == "cpu" for d in devices)
 
 
-def _host(array: jax.Array) -> np.ndarray:
+def _host(array: Any) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(array))  # no copy of an array that JAX keeps on the host
 
 
-def _beside(array: jax.Array, made: np.ndarray) -> jax.Array:
-    return jax.device_put(made, array.sharding) if array.committed else jnp.asarray(made)
+def _beside(arrays: tuple[Any, ...], made: np.ndarray) -> jax.Array:
+    for a in arrays:
+        if isinstance(a, jax.Array) and a.committed:
+            return jax.device_put(made, next(iter(a.devices())))
+    return jnp.asarray(made)
+
+
+class _Known:
+    """Makes a Pattern known to programs that name it; they keep it, and take it along where they are pickled."""
+
+    def __init__(self, pattern: Pattern):
+        self.pattern, self.name = pattern, pattern.digest.hex()
+        self.core = _kernels.share(pattern._core, self.name)
+
+    def __reduce__(self) -> tuple:
+        return _Known, (self.pattern,)
+
+
+def _by_items(*avals: Any) -> dict[str, Any]:
+    """Tells XLA that the items, axis 0 of operands and result, may lie on several devices, and nothing else."""
+    letters = iter("jklmnopqrstuvwxyz")
+    axes = [["i", *(next(letters) for _ in aval.shape[1:])] for aval in avals]
+    sizes = {a: size for aval, own in zip(avals, axes, strict=True) for a, size in zip(own, aval.shape, strict=True)}
+    *operands, result = (f"[{', '.join(own)}]" for own in axes)
+    factors, whole = ", ".join(f"{a}={size}" for a, size in sizes.items()), ", ".join(list(sizes)[1:])
+    rule = f"<({', '.join(operands)})->({result}) {{{factors}}} need_replication={{{whole}}}, custom>"
+    return {
+        "sdy.sharding_rule": mlir.ir.Attribute.parse(f"#sdy.op_sharding_rule{rule}"),
+        "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": "1"}),
+    }
 
 
 def _lower(primitive: Primitive, target: str, native: Callable) -> None:
@@ -123,14 +151,14 @@ def _lower(primitive: Primitive, target: str, native: Callable) -> None:
         )
         return
     jax.ffi.register_ffi_target_as_batch_partitionable(name)
-    kernel = jax.ffi.ffi_lowering(name)
 
     def on_cpu(ctx, *operands, pattern, **options):
         if ctx.module_context.lowering_parameters.for_export:  # to where nobody knows the Pattern
             return elsewhere(ctx, *operands, pattern=pattern, **options)
-        digest = pattern.digest.hex()
-        ctx.module_context.add_keepalive(_kernels.share(pattern._core, digest))
-        return kernel(ctx, *operands, pattern=digest, **options)
+        known = _Known(pattern)
+        ctx.module_context.add_keepalive(known)
+        kernel = jax.ffi.ffi_lowering(name, extra_attributes=_by_items(*ctx.avals_in, *ctx.avals_out))
+        return kernel(ctx, *operands, pattern=known.name, **options)
 
     mlir.register_lowering(primitive, on_cpu, platform="cpu")
 
