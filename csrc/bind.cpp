@@ -1,7 +1,9 @@
 // Python face of the kernels: checks the sizes of value arrays, releases the GIL, calls. No logic.
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/complex.h>
 #include <nanobind/stl/shared_ptr.h>
 
+#include <array>
 #include <complex>
 #include <memory>
 
@@ -9,6 +11,7 @@
 #include "kernels.hpp"
 #include "pattern.hpp"
 #include "triangular.hpp"
+#include "verdict.hpp"
 
 using nb::literals::operator""_a;
 using backsolve::Pattern;
@@ -127,5 +130,11 @@ NB_MODULE(_kernels, m) {
   bind_elimination(m);
   bind_extended(m);
   bind_ffi(m);
+  m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
+    expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),
+                   backsolve::kNorms}, "norms");
+    const std::int64_t columns = norms.shape(0) * norms.shape(1);
+    return backsolve::settled(norms.data(), columns, backsolve::Standard::of(standard.data()));
+  }, "norms"_a.noconvert(), "standard"_a);
   m.def("thread_count", &backsolve::thread_count);
 }

@@ -3,87 +3,21 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
-#include <exception>
-#include <initializer_list>
-#include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "ffi.hpp"
 #include "kernels.hpp"
 #include "shared_patterns.hpp"
 #include "triangular.hpp"
-#include "xla/ffi/api/ffi.h"
+#include "verdict.hpp"
 
 namespace nb = nanobind;
-namespace ffi = xla::ffi;
 using nb::literals::operator""_a;
 using backsolve::Pattern;
-using Array = ffi::AnyBuffer;
-using Result = ffi::Result<ffi::AnyBuffer>;
 
 namespace {
-
-struct Refusal {
-  XLA_FFI_Error_Code code;
-  std::string message;
-};
-
-std::string text(ffi::Span<const std::int64_t> shape) {
-  std::string out = "(";
-  for (const std::int64_t size : shape) out += std::to_string(size) + ",";
-  return out + ")";
-}
-
-void expect(const Array& array, ffi::DataType type, std::initializer_list<std::int64_t> shape, const char* name) {
-  const auto given = array.dimensions();
-  const ffi::Span<const std::int64_t> wanted(shape.begin(), shape.size());
-  if (array.element_type() != type)
-    throw Refusal{XLA_FFI_Error_Code_INVALID_ARGUMENT, std::string(name) + " must have the dtype of the other arrays"};
-  if (!std::equal(given.begin(), given.end(), wanted.begin(), wanted.end()))
-    throw Refusal{XLA_FFI_Error_Code_INVALID_ARGUMENT,
-                  std::string(name) + " must have shape " + text(wanted) + " for this Pattern; got " + text(given)};
-}
-
-std::int64_t size(const Array& array, std::size_t axis, std::size_t rank, const char* name) {
-  if (array.dimensions().size() != rank)
-    throw Refusal{XLA_FFI_Error_Code_INVALID_ARGUMENT,
-                  std::string(name) + " must have " + std::to_string(rank) + " axes; got " + text(array.dimensions())};
-  return array.dimensions()[axis];
-}
-
-template <class T> const T* in(const Array& array) { return static_cast<const T*>(array.untyped_data()); }
-template <class T> T* out(Result& array) { return static_cast<T*>(array->untyped_data()); }
-
-// Calls kernel.operator()<T>(pattern) for the Pattern of this digest and values of this dtype. No exception leaves, as
-// XLA knows none.
-template <class Kernel>
-ffi::Error call(std::string_view digest, ffi::DataType type, const Kernel& kernel) try {
-  const backsolve::AnyPattern any = backsolve::shared_patterns().find(digest);
-  return std::visit([&](const auto& pattern) {
-    if constexpr (std::is_same_v<decltype(pattern), const std::monostate&>) {
-      return ffi::Error(XLA_FFI_Error_Code_FAILED_PRECONDITION,
-                        "backsolve: this process does not know the pattern of this compiled program: trace and compile "
-                        "the function here, with its operator, instead of loading the program");
-    } else {
-      switch (type) {
-        case ffi::F32: kernel.template operator()<float>(*pattern); break;
-        case ffi::F64: kernel.template operator()<double>(*pattern); break;
-        case ffi::C64: kernel.template operator()<std::complex<float>>(*pattern); break;
-        case ffi::C128: kernel.template operator()<std::complex<double>>(*pattern); break;
-        default:
-          throw Refusal{XLA_FFI_Error_Code_INVALID_ARGUMENT,
-                        "values must be float32, float64, complex64 or complex128"};
-      }
-      return ffi::Error::Success();
-    }
-  }, any);
-} catch (const Refusal& refusal) {
-  return ffi::Error(refusal.code, "backsolve: " + refusal.message);
-} catch (const std::bad_alloc&) {
-  return ffi::Error(XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "backsolve: no memory for a kernel");
-} catch (const std::exception& error) {
-  return ffi::Error(XLA_FFI_Error_Code_INTERNAL, std::string("backsolve: ") + error.what());
-}
 
 ffi::Error matmat(std::string_view digest, bool adjoint, Array data, Array x, Result y) {
   return call(digest, data.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
@@ -103,6 +37,29 @@ ffi::Error outer(std::string_view digest, Array y, Array x, Result s) {
     expect(x, y.element_type(), {batch, p.n_cols, k}, "x");
     expect(*s, y.element_type(), {batch, p.nnz()}, "s");
     backsolve::outer<I, T>(p, in<T>(y), in<T>(x), out<T>(s), batch, k);
+  });
+}
+
+// Substitutes and judges: settled is 1 for items of which nothing is left to say, else 0.
+ffi::Error triangular(std::string_view digest, bool lower, bool adjoint, ffi::Span<const double> standard, Array data,
+                      Array b, Result x, Result settled) {
+  return call(digest, data.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
+    const std::int64_t batch = size(data, 0, 2, "data"), k = size(b, 2, 3, "b"), n = p.n_rows;
+    if (p.n_cols != n) throw Refusal{"a triangular solve needs a square Pattern"};
+    if (standard.size() != backsolve::Standard::size)
+      throw Refusal{"standard must have 10 numbers"};
+    expect(data, data.element_type(), {batch, p.nnz()}, "data");
+    expect(b, data.element_type(), {batch, n, k}, "b");
+    expect(*x, data.element_type(), {batch, n, k}, "x");
+    expect(*settled, ffi::S32, {batch}, "settled");
+    std::vector<T> r(static_cast<std::size_t>(batch * n * k));
+    std::vector<double> norms(static_cast<std::size_t>(batch * k * backsolve::kNorms));
+    backsolve::solve_triangular(p, in<T>(data), in<T>(b), out<T>(x), batch, k, lower, adjoint);
+    const auto residual = adjoint ? backsolve::residual<true, I, T> : backsolve::residual<false, I, T>;
+    residual(p, in<T>(data), out<T>(x), in<T>(b), r.data(), norms.data(), batch, k);
+    for (std::int64_t at = 0; at < batch; ++at)
+      out<std::int32_t>(settled)[at] = backsolve::settled(norms.data() + at * k * backsolve::kNorms, k,
+                                                          backsolve::Standard::of(standard.begin()));
   });
 }
 
@@ -127,6 +84,17 @@ XLA_FFI_DEFINE_HANDLER(on_outer, outer,
                            .Arg<Array>()
                            .Ret<Array>());
 
+XLA_FFI_DEFINE_HANDLER(on_triangular, triangular,
+                       ffi::Ffi::Bind()
+                           .Attr<std::string_view>("pattern")
+                           .Attr<bool>("lower")
+                           .Attr<bool>("adjoint")
+                           .Attr<ffi::Span<const double>>("standard")
+                           .Arg<Array>()
+                           .Arg<Array>()
+                           .Ret<Array>()
+                           .Ret<Array>());
+
 }  // namespace
 
 void bind_ffi(nb::module_& m) {
@@ -135,5 +103,6 @@ void bind_ffi(nb::module_& m) {
   nb::dict handlers;
   handlers["matmat"] = nb::capsule(reinterpret_cast<void*>(on_matmat));
   handlers["outer"] = nb::capsule(reinterpret_cast<void*>(on_outer));
+  handlers["triangular"] = nb::capsule(reinterpret_cast<void*>(on_triangular));
   m.attr("XLA_HANDLERS") = handlers;
 }

@@ -449,7 +449,7 @@ if sys.argv[2] == "save":
 else:
     import backsolve.frontends.jax as frontend  # which tells XLA of the kernels
     if sys.argv[2] == "deprive":
-        frontend.jax_products._Known.__init__ = lambda self, pattern: None
+        frontend.jax_products.Known.__init__ = lambda self, pattern: None
     run = deserialize_and_load(*pickle.loads(open(sys.argv[1], "rb").read()))
     try:
         print(run(jnp.arange(1.0, 5), jnp.ones(3)).tolist())
@@ -494,7 +494,7 @@ jax.ffi.register_ffi_target = refuse
 import backsolve as bs
 with warnings.catch_warnings(record=True) as seen:
     A = bs.coo(jnp.array([2.0, 1.0, 4.0]), ([0, 1, 1], [0, 0, 1]), (2, 2))
-assert len(seen) == 2 and all("refuses the kernels of backsolve" in str(w.message) for w in seen)
+assert seen and all("refuses the kernels of backsolve" in str(w.message) for w in seen)
 print(jax.jit(lambda A, x: A @ x)(A, jnp.ones(2)).tolist())
 """
 
@@ -520,7 +520,7 @@ def test_without_jax_the_kernels_import_and_run():
         [sys.executable, "-W", "error", "-c", _WITHOUT_JAX], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[2.0, 5.0] [1.0, 1.0] ['matmat', 'outer'")
+    assert done.stdout.startswith("[2.0, 5.0] [1.0, 1.0] ['matmat', 'outer', 'triangular']")
 
 
 def test_arrays_elsewhere_stay_where_they_are():

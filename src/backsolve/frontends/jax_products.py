@@ -6,7 +6,6 @@ exported to other processes, products are JAX's own operations, those of `jax_ar
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,11 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .. import _kernels, calculus
+from .. import calculus
 from ..pattern import Pattern
 from . import jax_arrays
 from .jax_arrays import as_columns, as_items, like, varying_alike
+from .jax_kernels import Known, by_items, target
 
 __all__ = ["Products", "matvec", "outer"]
 
@@ -110,55 +110,19 @@ def _beside(arrays: tuple[Any, ...], made: np.ndarray) -> jax.Array:
     return jnp.asarray(made)
 
 
-class _Known:
-    """Makes a Pattern known to programs that name it; they keep it, and take it along where they are pickled."""
-
-    def __init__(self, pattern: Pattern):
-        self.pattern, self.name = pattern, pattern.digest.hex()
-        self.core = _kernels.share(pattern._core, self.name)
-
-    def __reduce__(self) -> tuple:
-        return _Known, (self.pattern,)
-
-
-def _by_items(*avals: Any) -> dict[str, Any]:
-    """Tells XLA that the items, axis 0 of operands and result, may lie on several devices, and nothing else."""
-    letters = iter("jklmnopqrstuvwxyz")
-    axes = [["i", *(next(letters) for _ in aval.shape[1:])] for aval in avals]
-    sizes = {a: size for aval, own in zip(avals, axes, strict=True) for a, size in zip(own, aval.shape, strict=True)}
-    *operands, result = (f"[{', '.join(own)}]" for own in axes)
-    factors, whole = ", ".join(f"{a}={size}" for a, size in sizes.items()), ", ".join(list(sizes)[1:])
-    rule = f"<({', '.join(operands)})->({result}) {{{factors}}} need_replication={{{whole}}}, custom>"
-    return {
-        "sdy.sharding_rule": mlir.ir.Attribute.parse(f"#sdy.op_sharding_rule{rule}"),
-        "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": "1"}),
-    }
-
-
-def _lower(primitive: Primitive, target: str, native: Callable) -> None:
+def _lower(primitive: Primitive, kernel: str, native: Callable) -> None:
     """Compile a primitive as a call of a kernel on the CPU, and as JAX's own operations elsewhere."""
     elsewhere = mlir.lower_fun(native, multiple_results=False)
     mlir.register_lowering(primitive, elsewhere)
-    name = f"backsolve_{target}"
-    try:
-        jax.ffi.register_ffi_target(name, _kernels.XLA_HANDLERS[target], platform="cpu")
-    except RuntimeError as error:
-        warnings.warn(
-            f"products with sparse A in compiled JAX programs take nnz x k of memory: JAX {jax.__version__} "
-            f"refuses the kernels of backsolve ({error}): install the version of JAX that backsolve asks for.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return
-    jax.ffi.register_ffi_target_as_batch_partitionable(name)
+    name = target(kernel)
 
     def on_cpu(ctx, *operands, pattern, **options):
-        if ctx.module_context.lowering_parameters.for_export:  # to where nobody knows the Pattern
+        if name is None or ctx.module_context.lowering_parameters.for_export:  # to where nobody knows the Pattern
             return elsewhere(ctx, *operands, pattern=pattern, **options)
-        known = _Known(pattern)
+        known = Known(pattern)
         ctx.module_context.add_keepalive(known)
-        kernel = jax.ffi.ffi_lowering(name, extra_attributes=_by_items(*ctx.avals_in, *ctx.avals_out))
-        return kernel(ctx, *operands, pattern=known.name, **options)
+        call = jax.ffi.ffi_lowering(name, extra_attributes=by_items(*ctx.avals_in, *ctx.avals_out))
+        return call(ctx, *operands, pattern=known.name, **options)
 
     mlir.register_lowering(primitive, on_cpu, platform="cpu")
 

@@ -1,6 +1,7 @@
 """The solve as a JAX primitive: its derivatives are those of `calculus`, its transpose is the solve with Aᵀ.
 
-Transforms see a primitive with rules; outside of a compiled program it runs at once, inside it is one call of the host.
+Transforms see a primitive with rules; outside of a compiled program it runs at once, inside it is one call of the host,
+or for a triangular A of a kernel.
 Factors reach derivatives through `factor_cache`, since nothing but arrays travels there.
 """
 
@@ -21,7 +22,9 @@ from ..plan import Plan
 from ..shapes import Layout
 from ..solution import Solution, Stats, solution_of
 from .jax_arrays import as_columns, as_items, like, varying_alike
+from .jax_kernels import Known
 from .jax_products import Products
+from .jax_triangular import substituted, substitutes
 
 __all__ = ["Call", "Ops", "run"]
 
@@ -117,7 +120,7 @@ def _shapes(data, b, *, call, adjoint, backward, stats):
     return [like(b, v.shape, v.dtype) for v in _result_types(data, b, stats)]
 
 
-def _compiled(ctx, data, b, *, call, adjoint, backward, stats):
+def _by_host(ctx, data, b, *, call, adjoint, backward, stats):
     """One call of the host, on buffers: a JAX array inside of it could wait for the program that waits for it."""
 
     def host(data, b):
@@ -129,7 +132,24 @@ def _compiled(ctx, data, b, *, call, adjoint, backward, stats):
     return found
 
 
-mlir.register_lowering(_solve, _compiled)
+def _by_kernel(ctx, data, b, *, call, adjoint, backward, stats):
+    """A triangular solve without the host, unless it is in doubt."""
+    exported = ctx.module_context.lowering_parameters.for_export  # to where nobody knows the Pattern
+    options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats}
+    if stats or exported or not substitutes(call.plan):
+        return _by_host(ctx, data, b, **options)
+    known = Known(call.structure)
+    ctx.module_context.add_keepalive(known)
+    run = substituted(call.plan, known, adjoint, backward, lambda data, b: _asked.bind(data, b, **options))
+    return mlir.lower_fun(run)(ctx, data, b)
+
+
+_asked = Primitive("backsolve_solve_by_host")
+_asked.multiple_results = True
+_asked.def_abstract_eval(_shapes)
+mlir.register_lowering(_asked, _by_host)
+mlir.register_lowering(_solve, _by_host)
+mlir.register_lowering(_solve, _by_kernel, platform="cpu")
 
 
 def _jvp(primals, tangents, *, call, adjoint, backward, stats):
