@@ -226,7 +226,11 @@ mesh = Mesh(np.array(jax.devices()), "i")
 A = bs.coo(jnp.arange(1.0, 5), ([0, 0, 1, 2], [0, 1, 1, 2]), (3, 3))
 w, x = jnp.arange(1.0, 17).reshape(4, 4), jnp.arange(12.0).reshape(4, 3, 1)
 place = lambda v: jax.device_put(v, NamedSharding(mesh, jax.P("i")))
-for f in (lambda w, x: A.with_data(w) @ x, lambda w, x: bs.solve(A.with_data(w), x)):
+for f in (
+    lambda w, x: A.with_data(w) @ x,
+    lambda w, x: bs.solve(A.with_data(w), x),
+    lambda w, x: bs.solve(A.with_data(w).assume("upper"), x),
+):
     for sides in ((w, x), (w, x[:1]), (w[0], x)):
         specs = tuple(jax.P("i") if v.shape[0] == 4 and v.ndim > 1 else jax.P() for v in sides)
         g = jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=jax.P("i"))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..methods import Triangular
@@ -44,7 +43,7 @@ def substituted(plan: Plan, known: Known, adjoint: bool, backward: bool, ask: Ca
             adjoint=adjoint,
             standard=np.array(standard(b.shape[1], eps, goal)),
         )
-        status = jnp.full(b.shape[:1], int(met_status(goal)), np.int32)
-        return jax.lax.cond((settled == 1).all(), lambda: (x, status), lambda: tuple(ask(data, b)))
+        good = settled * int(met_status(goal))
+        return jax.lax.cond((settled == 1).all(), lambda: (x, good), lambda: tuple(ask(data, b)))
 
     return run
