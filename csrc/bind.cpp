@@ -1,12 +1,17 @@
 // Python face of the kernels: checks the sizes of value arrays, releases the GIL, calls. No logic.
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/complex.h>
+#include <nanobind/stl/shared_ptr.h>
 
+#include <array>
 #include <complex>
+#include <memory>
 
 #include "arrays.hpp"
 #include "kernels.hpp"
 #include "pattern.hpp"
 #include "triangular.hpp"
+#include "verdict.hpp"
 
 using nb::literals::operator""_a;
 using backsolve::Pattern;
@@ -15,6 +20,7 @@ void bind_analysis(nb::module_& m);     // bind_analysis.cpp
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
+void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -69,9 +75,9 @@ template <class I>
 void bind_pattern(nb::module_& m, const char* name) {
   using P = Pattern<I>;
   nb::class_<P> c(m, name);
-  c.def("__init__", [](P* self, In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
-    new (self) P(indptr.data(), indptr.shape(0), indices.data(), indices.shape(0), n_rows, n_cols);
-  }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
+  c.def(nb::new_([](In<I, 1> indptr, In<I, 1> indices, std::int64_t n_rows, std::int64_t n_cols) {
+    return std::make_shared<P>(indptr.data(), indptr.shape(0), indices.data(), indices.shape(0), n_rows, n_cols);
+  }), "indptr"_a.noconvert(), "indices"_a.noconvert(), "n_rows"_a, "n_cols"_a);
   const auto field = [&c](const char* attribute, auto pick) {
     c.def_prop_ro(attribute, [pick](nb::object self) {
       const P& p = nb::cast<const P&>(self);
@@ -125,5 +131,12 @@ NB_MODULE(_kernels, m) {
   bind_elimination(m);
   bind_extended(m);
   bind_incomplete(m);
+  bind_ffi(m);
+  m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
+    expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),
+                   backsolve::kNorms}, "norms");
+    const std::int64_t columns = norms.shape(0) * norms.shape(1);
+    return backsolve::settled(norms.data(), columns, backsolve::Standard::of(standard.data()));
+  }, "norms"_a.noconvert(), "standard"_a);
   m.def("thread_count", &backsolve::thread_count);
 }

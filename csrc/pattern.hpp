@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
@@ -73,7 +74,7 @@ struct Rows {
 };
 
 template <class I>
-class Pattern {
+class Pattern : public std::enable_shared_from_this<Pattern<I>> {
  public:
   std::int64_t n_rows, n_cols;
 

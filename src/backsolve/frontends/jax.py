@@ -1,7 +1,7 @@
 """JAX: arrays and tracers in, solves that every transform knows, to any order.
 
-Products and the algebra of operators are JAX's own operations; the solve is a primitive, which runs on the host by a
-direct method and where the arrays are by an iterative one.
+Products and the solve are primitives, and the algebra of operators is made of JAX's own operations. A solve runs on the
+host by a direct method, and where the arrays are by an iterative one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..methods import lapack
 from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo
 from ..plan import Factored, Plan
 from ..solution import Solution
-from . import jax_arrays, jax_free, jax_trees  # noqa: F401  (the trees are registered)
+from . import jax_free, jax_products, jax_trees  # noqa: F401  (the trees are registered)
 from .jax_arrays import asarray, canonical, concrete, result_dtype
 from .jax_determinant import sparse_slogdet
 from .jax_explicit import jvp, vjp
@@ -149,7 +149,7 @@ def matvec(A: AbstractLinearOperator, x: jax.Array) -> jax.Array:
     if isinstance(A, MatrixFree):
         y = laid.structure.matvec(laid.data, laid.b)
     else:
-        y = jax_arrays.matvec(laid.structure, laid.data[0], laid.b, False)
+        y = jax_products.matvec(laid.structure, laid.data[0], laid.b, False)
     return laid.layout._replace(n=A.shape[0]).shown(y, jnp.transpose)
 
 

@@ -1,7 +1,8 @@
-"""JAX arrays: conversion without a loss of precision, canonical values, and products, which JAX differentiates."""
+"""JAX arrays: conversion without a loss of precision, layouts, and products in JAX's own operations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,19 @@ from ..errors import describe
 from ..operators import AbstractLinearOperator
 from ..shapes import plain_array
 
-__all__ = ["asarray", "canonical", "concrete", "cube", "matvec", "outer", "result_dtype"]
+__all__ = [
+    "as_columns",
+    "as_items",
+    "asarray",
+    "canonical",
+    "concrete",
+    "cube",
+    "like",
+    "matvec",
+    "outer",
+    "result_dtype",
+    "varying_alike",
+]
 
 
 def asarray(label: str, value: Any) -> jax.Array:
@@ -61,6 +74,52 @@ def cube(layout: Any, b: jax.Array) -> jax.Array:
     """b as (items, n, columns)."""
     columns = layout.columns(b, jnp.broadcast_to, jnp.transpose)
     return columns.reshape((int(np.prod(layout.items, dtype=int)), layout.n, layout._width))
+
+
+def as_columns(b: jax.Array, axis: int) -> tuple[jax.Array, Callable]:
+    """b (items, n, k) with a mapped axis besides, as (items, n, size * k), and what undoes that: the axis is then 2."""
+    b = jnp.moveaxis(b, axis, 2)
+    items, n, size, k = b.shape
+    return b.reshape((items, n, size * k)), lambda x: x.reshape((*x.shape[:2], size, k))
+
+
+def as_items(arrays: Sequence[jax.Array], axes: Sequence[int | None]) -> tuple[list[jax.Array], Callable]:
+    """Arrays (items, ...) that a mapped axis makes (size * items, ...), and what undoes that: the axis is then 0.
+
+    Arrays without it are repeated.
+    """
+    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    apart = [
+        jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
+        for a, axis in zip(arrays, axes, strict=True)
+    ]
+    items = apart[0].shape[1]
+    together = [a.reshape((size * items, *a.shape[2:])) for a in apart]
+    return together, lambda x: x.reshape((size, items, *x.shape[1:]))
+
+
+def _axes(value: Any) -> frozenset:
+    """Axes of a mesh on which a value varies inside `jax.shard_map`."""
+    kind = jax.typeof(value)
+    return kind.vma if hasattr(kind, "vma") else kind.mat.varying
+
+
+def varying_alike(*values: Any) -> list[Any]:
+    """The values, all varying on the same axes, as `jax.shard_map` wants the operands of one operation."""
+    axes = [_axes(value) for value in values]
+    every = frozenset().union(*axes)
+    return [
+        jax.lax.pcast(value, tuple(every - own), to="varying") if every != own else value
+        for value, own in zip(values, axes, strict=True)
+    ]
+
+
+def like(aval: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """The type of an array of this shape that lies and varies on a mesh as `aval` does, item by item."""
+    spec = jax.P(*aval.sharding.spec[:1], *(None for _ in shape[1:]))
+    return aval.update(
+        shape=shape, dtype=dtype or aval.dtype, weak_type=False, sharding=aval.sharding.update(spec=spec)
+    )
 
 
 def matvec(structure: Any, data: jax.Array, x: jax.Array, adjoint: bool) -> jax.Array:

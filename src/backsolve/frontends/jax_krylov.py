@@ -23,7 +23,8 @@ from ..methods.recurrence import RUNNING, System
 from ..pattern import largest_summable
 from ..preconditioners import Function
 from ..solution import Stats
-from .jax_arrays import concrete, matvec
+from .jax_arrays import concrete
+from .jax_products import matvec
 from .jax_programs import frozen
 
 __all__ = ["Found", "check_closure", "iterate"]

@@ -1,7 +1,8 @@
 """The solve as a JAX primitive: its derivatives are those of `calculus`, its transpose is the solve with Aᵀ.
 
 Transforms see a primitive with rules. Outside of a compiled program it runs at once; inside it is one call of the host
-for a direct method (`jax_host`), and a loop of the program for an iterative one (`jax_krylov`). Right-hand sides that a
+for a direct method (`jax_host`), a kernel for a triangular A, and a loop of the program for an iterative method
+(`jax_krylov`). Right-hand sides that a
 transform maps over are groups of columns beside each other, with a verdict for each group.
 """
 
@@ -25,8 +26,11 @@ from ..shapes import Layout
 from ..solution import Stats
 from ..status import Status
 from . import jax_host
-from .jax_arrays import matvec, outer
+from .jax_arrays import like, varying_alike
+from .jax_kernels import Known
 from .jax_krylov import Found, check_closure, iterate
+from .jax_products import matvec, outer
+from .jax_triangular import substituted, substitutes
 
 __all__ = ["Call", "Ops", "kept", "run"]
 
@@ -99,7 +103,8 @@ def run(call: Call, data: tuple, b: Any, adjoint: bool, backward: bool = False, 
     """x (items, n, k), status (items, 1), and if asked for the fields of `Stats`."""
     if call.loops:
         check_closure(call.method, b)
-    return _solve.bind(b, *data, call=call, adjoint=adjoint, backward=backward, stats=stats, groups=1)
+    alike = varying_alike(b, *data)
+    return _solve.bind(*alike, call=call, adjoint=adjoint, backward=backward, stats=stats, groups=1)
 
 
 def kept(status: jax.Array, x: jax.Array) -> jax.Array:
@@ -115,8 +120,8 @@ _solve.multiple_results = True
 @_solve.def_abstract_eval
 def _shapes(b, *data, call, adjoint, backward, stats, groups):
     verdicts, real = (b.shape[0], groups), jax.dtypes.canonicalize_dtype(np.float64)
-    fields = [ShapedArray(verdicts, np.dtype(np.int32) if name in _COUNTS else real) for name in Stats._fields]
-    return [ShapedArray(b.shape, b.dtype), ShapedArray(verdicts, np.dtype(np.int32)), *(fields if stats else ())]
+    fields = [like(b, verdicts, np.dtype(np.int32) if name in _COUNTS else real) for name in Stats._fields]
+    return [like(b, b.shape, b.dtype), like(b, verdicts, np.dtype(np.int32)), *(fields if stats else ())]
 
 
 @_solve.def_impl
@@ -191,7 +196,31 @@ def _lowered(ctx, b, *data, call, adjoint, backward, stats, groups):
     return jax_host.lowered(ctx, call, adjoint, backward, stats, groups, b, data[0])
 
 
+def _by_kernel(ctx, b, *data, call, adjoint, backward, stats, groups):
+    """A triangular solve without the host, unless it is in doubt."""
+    options = {"call": call, "adjoint": adjoint, "backward": backward, "stats": stats, "groups": groups}
+    exported = ctx.module_context.lowering_parameters.for_export  # to where nobody knows the Pattern
+    if call.loops or stats or exported or not substitutes(call.plan):
+        return _lowered(ctx, b, *data, **options)
+    known = Known(call.structure)
+    ctx.module_context.add_keepalive(known)
+    run = substituted(call.plan, known, adjoint, backward, groups, lambda b, data: _asked.bind(b, data, **options))
+    return mlir.lower_fun(run)(ctx, b, *data)
+
+
+_asked = Primitive("backsolve_solve_by_host")
+_asked.multiple_results = True
+
+
+@_asked.def_abstract_eval
+def _plain_shapes(b, *data, call, adjoint, backward, stats, groups):
+    """Where programs are lowered, nothing is said any more of the axes of a mesh."""
+    return [ShapedArray(b.shape, b.dtype), ShapedArray((b.shape[0], groups), np.dtype(np.int32))]
+
+
+mlir.register_lowering(_asked, _lowered)
 mlir.register_lowering(_solve, _lowered)
+mlir.register_lowering(_solve, _by_kernel, platform="cpu")
 
 
 def _jvp(primals, tangents, *, call, adjoint, backward, stats, groups):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from ..pattern import NORMS
+from .. import _kernels
+from ..pattern import NORMS, largest_summable
 from ..solution import Stats
 from ..status import Status
 from .base import Target
@@ -22,6 +23,7 @@ __all__ = [
     "nonfinite_sentence",
     "on_target",
     "settled",
+    "standard",
     "stats_of",
     "statuses",
     "unsafe_exponents",
@@ -44,32 +46,25 @@ def met_status(target: Target) -> Status:
 
 
 def settled(norms: np.ndarray, n: int, eps: float, target: Target, definite: bool) -> bool:
-    """Whether nothing is left to do or to say: every column accurate, on target, and in the safe range.
+    """Whether nothing is left to do or to say: every column accurate, on target, and in the safe range."""
+    return _kernels.settled(np.ascontiguousarray(norms, np.float64), standard(n, eps, target, definite))
 
-    The common case, decided on Python floats, which for a few columns is quicker than arrays.
-    """
-    batch, k, _ = norms.shape
-    if batch * k > 16:
-        quiet = unsafe_exponents(norms, eps) is None and bool((norms[..., OMEGA] <= 4 * eps).all())
-        quiet = quiet and not (definite and _negative_curvature(norms).any())
-        return quiet and bool(on_target(norms, n, eps, target).all()) and not in_doubt(norms, eps).any()
+
+def standard(n: int, eps: float, target: Target, definite: bool = False) -> tuple[float, ...]:
+    """What a column must meet to be settled, for the kernel: `on_target`, no doubt, in range; csrc/verdict.hpp."""
     low, high, _ = SAFE_RANGE[eps < 1e-10]
-    by_backward_error = met_status(target) is Status.CONVERGED_BACKWARD
-    rtol, atol = target.rtol or 0.0, 0.0 if target.atol is None else target.atol
-    allowed, half_the_digits = 10 * sqrt(n) * eps, sqrt(eps)
-    for a_max, r_max, x_max, b_max, omega, r_scaled, b_scaled, r_square, b_square, x_square, curvature in norms.reshape(
-        -1, len(NORMS)
-    ).tolist():
-        if not (low <= b_max <= high and omega <= 4 * eps and r_scaled <= half_the_digits * b_scaled):
-            return False
-        if not (x_max < inf and a_max < inf) or (definite and curvature < -1e-6 * sqrt(x_square * b_square)):
-            return False
-        if by_backward_error:
-            if not r_max <= allowed * (a_max * x_max + b_max):
-                return False
-        elif not sqrt(r_square) <= max(rtol * sqrt(b_square), atol):
-            return False
-    return True
+    return (
+        4 * eps,
+        10 * sqrt(n) * eps,
+        sqrt(eps),
+        low,
+        high,
+        largest_summable(np.float64, n),
+        target.rtol or 0.0,
+        0.0 if target.atol is None else target.atol,
+        float(met_status(target) is Status.CONVERGED_RESIDUAL),
+        float(definite),
+    )
 
 
 def unsafe_exponents(norms: np.ndarray, eps: float) -> np.ndarray | None:
