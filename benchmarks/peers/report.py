@@ -246,7 +246,7 @@ processor over that of "backsolve auto", medians of the ratios within rounds. Fa
 
 def jax_row(name: str, entry: dict, ours: dict) -> str:
     if entry["status"] != "done":
-        return f"| {name} | {entry['status']}: {entry['reason'].replace('|', '/')} |" + " |" * 8
+        return f"| {name} | {entry['status']}: {entry['reason'].replace('|', '/')} |" + " |" * 9
     halves = (f"{entry[half]['median'] / ours[half]['median']:.2f}" for half in ("forward", "backward"))
     errors = (entry[key] for key in ("residual", "adjoint_residual", "gradient_error"))
     shown = ["not finite" if error is None else f"{error:.0e}" for error in errors]
