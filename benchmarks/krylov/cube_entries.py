@@ -22,7 +22,8 @@ from measure import relative_residual, spread, timed  # noqa: E402
 from worker import reason, resident  # noqa: E402
 
 RTOL = 1e-10
-MEMORY = 12 * 2**30
+MEMORY = 8 * 2**30
+"""Bytes that an entry may have."""
 
 OURS = ("backsolve amg-cg", "backsolve ruge-stuben-cg", "backsolve mic-cg", "backsolve cg", "backsolve pardiso")
 PEERS = ("torch-sla cg", "jax cg", "lineax cg")
