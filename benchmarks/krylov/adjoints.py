@@ -17,6 +17,7 @@ RTOL = 1e-10
 GALLERY = {"convection": 10_000, "duplicates": 10_000, "contraction": 10_000}
 FILES = (
     "pde2961", "sherman4", "orsirr_1", "jpwh_991", "dw256B", "fs_680_2", "memplus", "arc130", "gre_1107", "west0989",
+    "orani678", "mcfe",
 )  # fmt: skip
 WAYS = [(method, M) for M in ("jacobi", "ilu0", "ilut") for method in ("gmres", "bicgstab")]
 MAXITER = 1_000

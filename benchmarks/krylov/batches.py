@@ -101,7 +101,7 @@ def ways_of(A: Any, b: np.ndarray, assume: str, options: dict[str, dict]) -> dic
 
 
 def measure(ways: dict[str, Callable], A: Any, b: np.ndarray) -> dict[str, Any]:
-    """Ways take turns; the first call of each is not counted, and gives the residual."""
+    """Ways take turns of two calls, of which the second counts, as in training; the first of all gives the residual."""
     told, taken = {}, {name: [] for name in ways}
     for name, call in ways.items():
         seconds, x = timed(call)
@@ -111,6 +111,7 @@ def measure(ways: dict[str, Callable], A: Any, b: np.ndarray) -> dict[str, Any]:
     for turn in range(ROUNDS):
         for name, call in ways.items():
             if turn == 0 or told[name]["first"] * ROUNDS < SLOW:
+                call()
                 taken[name].append(timed(call)[0])
     for name, seconds in taken.items():
         told[name] = {"residual": told[name]["residual"], **spread(seconds)}
