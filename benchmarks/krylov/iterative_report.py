@@ -162,7 +162,7 @@ def panel(axis: Any, lines: dict[str, dict[int, float]]) -> None:
     axis.minorticks_off()
     ticks = [k for k in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if k < 2 * max(e[1] for e in ends.values())]
     axis.set_yticks(ticks, [str(k) for k in ticks])
-    axis.set_xlim(sides[0] / 1.1, sides[-1] * (sides[-1] / sides[0]) ** 0.62)
+    axis.set_xlim(sides[0] / 1.1, sides[-1] * (sides[-1] / sides[0]) ** 0.78)
     low = 0.0
     for name, (side, count, colour) in sorted(ends.items(), key=lambda e: e[1][1]):
         low = max(count, low * 1.45)
