@@ -5,10 +5,12 @@ each in a process of its own; entries take turns, round after round. The stages 
 pattern costs) are timed apart where the entry has them. Beside the times stand residuals, backward errors, errors
 against extended precision, and the growth of peak memory. An entry that is not installed, fails or takes too long is
 kept with the reason. Writes results/compare.json after every problem; --render makes compare.md and compare.png of it.
+--results jax does the same for JAX alone: backsolve there beside the peers, with the factorizations of a step.
 
     python benchmarks/compare.py --make-environment FOLDER
     python benchmarks/compare.py --environment FOLDER [--data FOLDER] [--rounds N] [--only TEXT]
-    python benchmarks/compare.py --render
+    python benchmarks/compare.py --results jax --environment FOLDER
+    python benchmarks/compare.py [--results jax] --render
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "peers")]
 
 from problems import RESULTS, ROOT, write  # noqa: E402
-from worker import ENTRIES  # noqa: E402
+from worker import SUITES  # noqa: E402
 
 PINNED = (
     "numpy==2.4.6", "scipy==1.17.1", "torch==2.13.0", "jax==0.10.2", "jaxlib==0.10.2", "lineax==0.1.1",
-    "klujax==0.5.2", "torch-sla==0.4.0", "torchsparsegradutils==0.2.7", "packaging==26.3",
+    "klujax==0.5.2", "torch-sla==0.4.0", "torchsparsegradutils==0.2.7", "packaging==26.3", "sparsax==0.9.0",
+    "mkl==2026.2.0", "entangle-jax==0.1.1", "asdex==0.5.1",
 )  # fmt: skip
-OURS = {"ours", "by_hand"}
+APART = ("splineax==0.4.0", "splineax-klujax==0.5.0.post7", "pardiso-mkl-jax==0.3.0")
+"""What cannot live beside the others: splineax has a klujax of its own, of the same name."""
+OURS = {"ours", "ours_jax", "by_hand"}
 """Modules that run in the environment of backsolve itself."""
 
 QUIET = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BACKSOLVE_NUM_THREADS")}
@@ -52,14 +57,18 @@ def make_environment(folder: Path) -> None:
         for package in PINNED:
             if subprocess.run([*pip, package]).returncode:
                 print(f"{package} does not install")
+    if subprocess.run([*pip, "--no-deps", "--target", folder / "splineax", *APART]).returncode:
+        print("splineax does not install")
 
 
 class Worker:
     """A process for one entry, what became of it on the problem at hand, and the limit on every answer."""
 
-    def __init__(self, entry: str, environment: Path | None, limit: float):
-        own = ENTRIES[entry][0] in OURS
-        self.entry, self.limit = entry, limit
+    def __init__(self, suite: str, entry: str, environment: Path | None, limit: float):
+        own = SUITES[suite][entry][0] in OURS
+        # Krylov methods are slow entries also where they are ours.
+        self.all_rounds = own and not entry.endswith(("cg", "bicgstab"))
+        self.suite, self.entry, self.limit = suite, entry, limit
         self.python = sys.executable if own else str(environment / "bin" / "python") if environment else None
         self.process: subprocess.Popen | None = None
         self.outcome: dict[str, Any] = {}
@@ -67,7 +76,7 @@ class Worker:
     def start(self) -> None:
         """Start the process where there is none."""
         if self.process is None and self.python:
-            command = [self.python, str(HERE / "peers" / "worker.py"), self.entry]
+            command = [self.python, str(HERE / "peers" / "worker.py"), self.suite, self.entry]
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 env={**os.environ, **QUIET},
@@ -148,7 +157,8 @@ def summary(worker: Worker, case: Any) -> dict[str, Any]:
     names = sorted({name for r in inside for name in r})
     return {
         "status": "done",
-        "detail": first["detail"],
+        "detail": first["detail"] or "",
+        "factorizations": first["factorizations"],
         "versions": first["versions"],
         "rounds": len(rounds),
         "total": spread([total(r) for r in rows]),
@@ -163,11 +173,9 @@ def summary(worker: Worker, case: Any) -> dict[str, Any]:
     }
 
 
-def budget_left(worker: Worker, args: argparse.Namespace, entry: str) -> bool:
+def budget_left(worker: Worker, args: argparse.Namespace) -> bool:
     """Slow entries get fewer rounds than are asked for; our direct engines and their floors all of them."""
-    first, krylov = total(worker.first["seconds"]), entry.endswith(("cg", "bicgstab"))
-    own = ENTRIES[entry][0] in OURS and not krylov
-    return own or first * (len(worker.rounds) + 2) <= args.budget
+    return worker.all_rounds or total(worker.first["seconds"]) * (len(worker.rounds) + 2) <= args.budget
 
 
 def measure(name: str, workers: dict[str, Worker], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -182,7 +190,7 @@ def measure(name: str, workers: dict[str, Worker], args: argparse.Namespace, fol
     for turn in range(args.rounds * (3 if case.A.shape[0] < 3_000 else 1)):
         for entry in names if turn % 2 else reversed(names):
             worker, scale = workers[entry], 1 + 1e-3 * (turn + 1)
-            if not worker.alive or not budget_left(worker, args, entry):
+            if not worker.alive or not budget_left(worker, args):
                 continue
             if (told := worker.ask(f"step {scale}")) is not None:
                 worker.rounds.append(told)
@@ -196,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make-environment", type=Path, metavar="FOLDER")
     parser.add_argument("--render", action="store_true")
+    parser.add_argument("--results", default="compare", choices=SUITES, help="which entries, and what is written")
     parser.add_argument("--environment", type=Path, metavar="FOLDER")
     parser.add_argument("--data", type=Path, metavar="FOLDER")
     parser.add_argument("--rounds", type=int, default=7)
@@ -209,21 +218,23 @@ def main() -> None:
         return
     if not args.render:
         run(args)
-    from report import render
+    from report import render, render_jax
 
-    print(render(json.loads((RESULTS / "compare.json").read_text()), RESULTS))
+    content = json.loads((RESULTS / f"{args.results}.json").read_text())
+    print((render_jax if args.results == "jax" else render)(content, RESULTS))
 
 
 def run(args: argparse.Namespace) -> None:
-    from cases import CASES
+    from cases import CASES, JAX_CASES
 
-    kept = RESULTS / "compare.json"
+    kept, entries = RESULTS / f"{args.results}.json", SUITES[args.results]
+    names = JAX_CASES if args.results == "jax" else CASES
     table = json.loads(kept.read_text())["problems"] if kept.exists() else {}
-    chosen = [entry for entry in ENTRIES if any(text in entry for text in args.entries.split(","))]
-    workers = {entry: Worker(entry, args.environment, args.limit) for entry in chosen}
+    chosen = [entry for entry in entries if any(text in entry for text in args.entries.split(","))]
+    workers = {entry: Worker(args.results, entry, args.environment, args.limit) for entry in chosen}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for name in dict.fromkeys(name for text in args.only.split(",") for name in CASES if text in name):
+            for name in dict.fromkeys(name for text in args.only.split(",") for name in names if text in name):
                 print(name, flush=True)
                 try:
                     found = measure(name, workers, args, Path(folder))
@@ -245,7 +256,7 @@ def keep(table: dict[str, Any], args: argparse.Namespace) -> None:
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *sources], cwd=ROOT).returncode
     settings = {"rounds": args.rounds, "budget_seconds": args.budget, "limit_seconds": args.limit}
     settings["changes_since_commit"] = bool(changed)
-    write("compare", {"settings": settings, "threads": QUIET, "problems": table})
+    write(args.results, {"settings": settings, "threads": QUIET, "problems": table})
 
 
 if __name__ == "__main__":

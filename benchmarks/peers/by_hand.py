@@ -16,6 +16,7 @@ class SuperLU:
 
     def __init__(self, problem: Problem):
         self.problem, self.options = problem, problem.superlu
+        self.factorizations = len(problem.items)
         self.detail = f"splu({', '.join(f'{k}={v}' for k, v in self.options.items())})"
         self.stages(problem.data, Clock())
 

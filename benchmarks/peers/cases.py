@@ -34,6 +34,8 @@ CASES = {
     "cube48": ("cube48", "spd", 1),
 }
 
+JAX_CASES = ("64 x poisson100", "64 x convection100", "convection512", "poisson512")
+
 CHECKED = 4
 """Items of a batch whose answers are compared with extended precision; residuals are taken of all."""
 
@@ -154,4 +156,4 @@ class _Factors:
         return self.made.solve_with_info(b).x
 
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "JAX_CASES", "Case"]

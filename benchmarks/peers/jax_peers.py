@@ -1,7 +1,9 @@
-"""Solvers for JAX: its own ``spsolve``, lineax, klujax; and KLU by hand through klujax's handles."""
+"""Solvers for JAX: its own ``spsolve``, lineax, klujax, sparsax, splineax; and KLU by hand through klujax's handles."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +21,8 @@ class JaxPeer:
     """Forward and backward, each compiled once; `solve` is one system, batches go through a loop."""
 
     vmapped = False
+    factors: str | None = None
+    """A piece of the name of the compiled call that factors; None if nothing does."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
@@ -28,14 +32,31 @@ class JaxPeer:
         self.forward = jax.jit(lambda data, b: jax.vjp(self.solve, data, b))
         self.backward = jax.jit(lambda pull, g: pull(g))
         if self.vmapped and problem.batched:
-            self.forward = jax.jit(lambda data, b: jax.vjp(jax.vmap(self.solve), data, b))
+            self.forward = jax.jit(lambda data, b: jax.vjp(self.mapped, data, b))
 
     def solve(self, data: Any, b: Any) -> Any:
         raise NotImplementedError
 
+    def mapped(self, data: Any, b: Any) -> Any:
+        """All systems of a batch at once."""
+        return jax.vmap(self.solve)(data, b)
+
+    @property
+    def factorizations(self) -> Any:
+        """In a step: calls that factor, counted in the compiled forward and backward, times the items."""
+        p, forward = self.problem, self.forward
+        if self.factors is None:
+            return 0
+        whole = self.vmapped or not p.batched
+        data, b, g = (jnp.asarray(v if whole else v[0]) for v in (p.data, p.b, p.g))
+        _, pull = jax.eval_shape(forward, data, b)
+        made = forward.lower(data, b).compile().as_text() + self.backward.lower(pull, g).compile().as_text()
+        calls = [line for line in made.splitlines() if "custom_call_target=" in line]
+        return sum(self.factors in line.split("custom_call_target=")[1].split(",")[0] for line in calls) * len(p.items)
+
     def warm(self) -> None:
         """Compile, by a step: that is no part of what is timed."""
-        self.step(self.problem.data, Clock())
+        self.step(self.problem.data * 1.01, Clock())  # other values: some keep factors by value
 
     def step(self, values: np.ndarray, clock: Clock) -> tuple[np.ndarray, ...]:
         data, p = jnp.asarray(values), self.problem
@@ -60,6 +81,7 @@ class Spsolve(JaxPeer):
     """``jax.experimental.sparse.linalg.spsolve``."""
 
     detail = "on the CPU a callback to scipy.sparse.linalg.spsolve"
+    factors = "callback"
 
     def solve(self, data: Any, b: Any) -> Any:
         from jax.experimental.sparse.linalg import spsolve
@@ -76,7 +98,8 @@ class LineaxDense(JaxPeer):
         if problem.n > DENSE_LIMIT:
             raise UnfitError(f"a dense matrix of {problem.n} x {problem.n} for each item")
         super().__init__(problem)
-        self.detail = "Cholesky" if problem.assume == "spd" else "LU"
+        spd = problem.assume == "spd"
+        self.detail, self.factors = ("Cholesky", "potrf") if spd else ("LU", "getrf")
 
     def solve(self, data: Any, b: Any) -> Any:
         import lineax as lx
@@ -112,18 +135,55 @@ class Klujax(JaxPeer):
     """``klujax.solve``, batched natively."""
 
     vmapped = True  # by its own batch axis
+    detail = "klujax.solve"
+    factors = "solve"
 
-    def __init__(self, problem: Problem):
-        super().__init__(problem)
-        self.detail = "klujax.solve"
-        if problem.batched:
-            self.forward = jax.jit(lambda data, b: jax.vjp(self.solve, data, b))
+    def mapped(self, data: Any, b: Any) -> Any:
+        return self.solve(data, b[..., None])[..., 0]
 
     def solve(self, data: Any, b: Any) -> Any:
         import klujax
 
-        columns = b[..., None] if self.problem.batched else b
-        return klujax.solve(self.rows, self.indices, data, columns).reshape(b.shape)
+        return klujax.solve(self.rows, self.indices, data, b)
+
+
+class Sparsax(JaxPeer):
+    """``sparsax.solve`` by CHOLMOD where positive definite, else ``lu_solve`` by KLU, batched natively."""
+
+    vmapped = True
+
+    def __init__(self, problem: Problem):
+        super().__init__(problem)
+        spd = problem.assume == "spd"
+        self.detail = "CHOLMOD; its gradient is that of the upper triangle alone" if spd else "KLU"
+
+    factorizations: Any = "kept by value"
+    """By a cache of its own, which does not tell."""
+
+    def solve(self, data: Any, b: Any) -> Any:
+        import sparsax
+
+        solve = sparsax.solve if self.problem.assume == "spd" else sparsax.lu_solve
+        return solve(self.rows, self.indices, data, b)
+
+
+class Splineax(JaxPeer):
+    """splineax's sparse direct solvers in lineax; it needs a klujax of its own, which lies in a folder apart."""
+
+    def __init__(self, problem: Problem, solver: str):
+        sys.path.insert(0, str(Path(sys.prefix) / "splineax"))
+        super().__init__(problem)
+        self.name, self.detail, self.factors = solver, f"splineax.{solver}", "factor"
+
+    def solve(self, data: Any, b: Any) -> Any:
+        import lineax as lx
+        import splineax
+        from jax.experimental.sparse import BCSR
+
+        n = self.problem.n
+        A = BCSR((data, self.indices, self.indptr), shape=(n, n), indices_sorted=True, unique_indices=True)
+        tags = lx.positive_semidefinite_tag if self.problem.assume == "spd" else ()
+        return lx.linear_solve(splineax.BCSRLinearOperator(A, tags), b, getattr(splineax, self.name)()).value
 
 
 class KluHandles:

@@ -1,10 +1,10 @@
-"""The page and the plot that are made of results/compare.json, and of nothing else."""
+"""The pages and plots that are made of results/compare.json and results/jax.json, and of nothing else."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 FLOORS = {"superlu": "superlu by hand", "pardiso": "pardiso by hand", "klu": "klu by hand"}
@@ -213,22 +213,82 @@ def engines(problems: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render(content: dict[str, Any], folder: Path) -> str:
-    """Write compare.md and compare.png; returns the criteria."""
-    problems = content["problems"]
+def made_with(content: dict[str, Any]) -> str:
+    """Machine and versions."""
     versions: dict[str, str] = {}
-    for problem in problems.values():
+    for problem in content["problems"].values():
         for entry in done(problem).values():
             versions |= entry["versions"]
     kept = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     made = ", ".join(f"{key} {value}" for key, value in content["machine"].items())
     changed = " with changes" if content["settings"].get("changes_since_commit") else ""
-    page = [HEADER, f"Machine: {made}{changed}.\nPackages: {kept}.\n", "## Criteria\n", criteria(problems)]
+    return f"Machine: {made}{changed}.\nPackages: {kept}.\n"
+
+
+def render(content: dict[str, Any], folder: Path) -> str:
+    """Write compare.md and compare.png; returns the criteria."""
+    problems = content["problems"]
+    page = [HEADER, made_with(content), "## Criteria\n", criteria(problems)]
     page += ["## Engines over the same by hand\n", engines(problems), "## Problems\n"]
     page += [problem_table(name, problem) for name, problem in problems.items()]
     (folder / "compare.md").write_text("\n".join(page))
     plot(problems, folder / "compare.png")
     return criteria(problems)
+
+
+JAX_HEADER = """# Comparison in JAX
+
+Made by `benchmarks/compare.py --results jax --render` of `jax.json`; what is measured is said in
+[docs/benchmarks.md](../../docs/benchmarks.md). A step is a compiled `jax.vjp` and its pullback. Time is that of the
+processor over that of "backsolve auto", medians and quartiles of the ratios within rounds. Factorizations are those of
+a step: of backsolve the misses of its cache, of others the calls that factor in the compiled programs, times the items.
+sparsax keeps factors by value and does not tell: by its times it factors once, but twice for each item of a batch.
+"""
+
+
+def counted(factorizations: Any) -> str:
+    return "kept by value" if isinstance(factorizations, str) else str(factorizations)
+
+
+def jax_row(name: str, entry: dict, ours: dict) -> str:
+    if entry["status"] != "done":
+        return f"| {name} | {entry['status']}: {entry['reason'].replace('|', '/')} |" + " |" * 9
+    halves = (f"{entry[half]['median'] / ours[half]['median']:.2f}" for half in ("forward", "backward"))
+    errors = (entry[key] for key in ("residual", "adjoint_residual", "gradient_error"))
+    shown = ["not finite" if error is None else f"{error:.0e}" for error in errors]
+    if "its gradient is" in entry["detail"]:
+        shown[2] = "another gradient"
+    each = [x / y for x, y in zip(entry["rounds_ms"], ours["rounds_ms"], strict=False)]
+    low, middle, high = quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
+    cells = [name, f"{middle:.2f} ({low:.2f} to {high:.2f})", *halves, *shown, counted(entry["factorizations"])]
+    return (
+        "| " + " | ".join([*cells, f"{entry['peak_megabytes']:.0f}", str(entry["rounds"])]) + f" | {entry['detail']} |"
+    )
+
+
+def render_jax(content: dict[str, Any], folder: Path) -> str:
+    """Write jax.md and jax.png; returns the tables."""
+    heads = "time, forward, backward, residual, of the adjoint, gradient error, factorizations, peak MB, rounds, way"
+    tables = []
+    for name, problem in content["problems"].items():
+        ours = problem["entries"]["backsolve auto"]
+        size = (
+            f"n = {problem['n']:,}, nnz = {problem['nnz']:,}, declared {problem['assume']}, {problem['items']} item(s)"
+        )
+        step = f'"backsolve auto" took {number(ours["total"]["median"])} ms.'
+        lines = [
+            f"## {name}\n",
+            f"{size}. {step}\n",
+            "| entry | " + heads.replace(", ", " | ") + " |",
+            "|---" * 11 + "|",
+        ]
+        order = sorted(
+            problem["entries"].items(), key=lambda e: ratio(e[1], ours) if e[1]["status"] == "done" else math.inf
+        )
+        tables.append("\n".join([*lines, *(jax_row(n, entry, ours) for n, entry in order)]) + "\n")
+    (folder / "jax.md").write_text("\n".join([JAX_HEADER, made_with(content), *tables]))
+    plot(content["problems"], folder / "jax.png")
+    return "\n".join(tables)
 
 
 COLOURS = {"set-up": "#b8b8b8", "forward": "#2f6db3", "backward": "#e08a1e"}
@@ -241,9 +301,9 @@ def plot(problems: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    columns = 3
+    columns = min(3, math.ceil(len(problems) ** 0.5))
     rows = -(-len(problems) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(15, 3.9 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.9 * rows), layout="constrained", squeeze=False)
     for axis in axes.ravel()[len(problems) :]:
         axis.set_visible(False)
     for axis, (name, problem) in zip(axes.ravel(), problems.items(), strict=False):
@@ -269,4 +329,4 @@ def plot(problems: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-__all__ = ["render"]
+__all__ = ["render", "render_jax"]

@@ -1,4 +1,4 @@
-"""One way to solve, in a process of its own: ``worker.py ENTRY``.
+"""One way to solve, in a process of its own: ``worker.py SUITE ENTRY``.
 
 Reads a command a line from standard input and answers each with a line of JSON. "load PROBLEM.npz ANSWER.npz" comes
 first, for every problem: it makes ready, and solves a tiny problem for what happens at first use only. "first" takes a
@@ -44,6 +44,24 @@ ENTRIES: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
     "jax spsolve": ("jax_peers", "Spsolve", {}, ("jax",)),
     "klujax": ("jax_peers", "Klujax", {}, ("klujax", "jax")),
 }
+
+# the same in JAX, beside the peers and the floor
+JAX_ENTRIES: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
+    "backsolve auto": ("ours_jax", "OursInJax", {"method": "auto"}, ("backsolve", "jax")),
+    "backsolve in lineax": ("ours_jax", "OursInLineax", {}, ("backsolve", "lineax", "jax")),
+    "backsolve cg": ("ours_jax", "OursInJax", {"method": "cg"}, ("backsolve", "jax")),
+    "backsolve bicgstab": ("ours_jax", "OursInJax", {"method": "bicgstab"}, ("backsolve", "jax")),
+    "superlu by hand": ENTRIES["superlu by hand"],
+    "klujax": ENTRIES["klujax"],
+    "sparsax": ("jax_peers", "Sparsax", {}, ("sparsax", "jax")),
+    "splineax klu": ("jax_peers", "Splineax", {"solver": "KLU"}, ("splineax", "lineax", "jax")),
+    "splineax pardiso": ("jax_peers", "Splineax", {"solver": "Pardiso"}, ("splineax", "lineax", "jax")),
+    "jax spsolve": ENTRIES["jax spsolve"],
+    "lineax dense": ENTRIES["lineax dense"],
+    "lineax krylov": ENTRIES["lineax krylov"],
+}
+SUITES = {"compare": ENTRIES, "jax": JAX_ENTRIES}
+"""Entries by the name of what is kept of them."""
 
 RTOL = 1e-12
 """Relative residual that iterative entries are asked for, to be comparable with direct ones."""
@@ -119,8 +137,8 @@ def resident(field: str) -> float:
     return float(line.split()[1]) / 1024
 
 
-def make(entry: str) -> Any:
-    module, name, options, _ = ENTRIES[entry]
+def make(suite: str, entry: str) -> Any:
+    module, name, options, _ = SUITES[suite][entry]
     kind = getattr(import_module(module), name)
     return lambda problem: kind(problem, **options)
 
@@ -128,8 +146,8 @@ def make(entry: str) -> Any:
 class Session:
     """The entry at work: one method for each command."""
 
-    def __init__(self, entry: str):
-        self.kind, self.packages, self.way = make(entry), ENTRIES[entry][3], None
+    def __init__(self, suite: str, entry: str):
+        self.kind, self.packages, self.way = make(suite, entry), SUITES[suite][entry][3], None
 
     def load(self, problem: str, answer: str) -> dict[str, Any]:
         self.way = None
@@ -151,8 +169,8 @@ class Session:
         peak = resident("VmHWM") - before
         np.savez(self.answer, x=x, adjoint=adjoint, gradient=gradient)
         versions = {name: metadata.version(name) for name in self.packages}
-        detail = getattr(self.way, "detail", "")
-        return {"seconds": clock.seconds, "peak_megabytes": peak, "versions": versions, "detail": detail}
+        told = {name: getattr(self.way, name, None) for name in ("detail", "factorizations")}
+        return {"seconds": clock.seconds, "peak_megabytes": peak, "versions": versions, **told}
 
     def step(self, scale: str) -> dict[str, Any]:
         values, clock = self.problem.data * float(scale), Clock()
@@ -180,7 +198,7 @@ def main() -> None:
     for line in sys.stdin:
         command, *arguments = line.split()
         try:
-            session = session or Session(sys.argv[1])
+            session = session or Session(*sys.argv[1:])
             told = getattr(session, command)(*arguments)
         except UnfitError as sentence:
             told = {"unfit": str(sentence)}
