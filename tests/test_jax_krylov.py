@@ -14,8 +14,9 @@ from backsolve import gallery
 from backsolve import preconditioners as pre
 from backsolve.methods import METHODS
 
-NAMES = ["cg", "fcg", "minres", "bicgstab", "lsmr"]
-"""Loops of the program that converge on the definite matrices here; Richardson's iteration needs another kind."""
+NAMES = ["cg", "bicgstab"]
+OTHERS = ["fcg", "minres", "lsmr"]
+"""Loops of the program that take the same way: to compile one takes a second, so these are compiled for fewer tests."""
 
 
 def numbers(shape, dtype="float64", seed=1):
@@ -42,13 +43,15 @@ def kinds(A, to):
     yield "free", bs.MatrixFree(lambda M, v: M @ v, dense, A.shape)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + OTHERS)
 def test_every_framework_makes_the_same_iterations(name):
     problem = gallery.problem("convection" if name in ("bicgstab", "lsmr") else "poisson2d", 400)
     want = int(bs.solve_with_info(problem.A, problem.b, method=name).stats.iterations)
     in_torch = bs.solve_with_info(problem.A.with_data(torch.from_numpy(problem.A.data)), problem.b, method=name)
     b = jnp.asarray(problem.b)
-    for _, A in kinds(problem.A, jnp.asarray):
+    for kind, A in kinds(problem.A, jnp.asarray):
+        if name in OTHERS and kind == "dense":
+            continue
         for solve in (bs.solve_with_info, jax.jit(bs.solve_with_info, static_argnames="method")):
             sol = solve(A, b, method=name)
             assert sol.converged and want > 20
@@ -61,7 +64,7 @@ def test_every_framework_makes_the_same_iterations(name):
 
 
 def test_what_loops_is_what_says_so():
-    assert {name for name, method in METHODS.items() if getattr(method(), "loops", False)} == {*NAMES, "richardson"}
+    assert {name for name, method in METHODS.items() if getattr(method(), "loops", False)} == {*NAMES, *OTHERS, "richardson"}
 
 
 def test_the_others_are_calls_of_the_host_with_the_same_iterations():
@@ -76,7 +79,7 @@ def test_the_others_are_calls_of_the_host_with_the_same_iterations():
         bs.solve(bs.MatrixFree(lambda w, v: w * v, jnp.ones(3), (3, 3)), jnp.ones(3), method="gmres")
 
 
-@pytest.mark.parametrize("method", ["cg", "minres", "bicgstab", "lsmr"])
+@pytest.mark.parametrize("method", ["cg", "lsmr"])
 def test_preconditioners_in_the_loop(method):
     """Those that look at no number: of matrices and functions, with the iterations that NumPy makes."""
     p = gallery.problem("poisson2d", 100)

@@ -8,8 +8,8 @@ from jax.test_util import check_grads
 from jax_cases import wide  # noqa: F401  (a fixture)
 
 import backsolve as bs
+from backsolve.frontends import jax_host
 from backsolve.frontends.jax_kernels import Known
-from backsolve.frontends.jax_solve import Call
 
 N = 6
 ROWS, COLS = np.tril_indices(N)
@@ -18,8 +18,8 @@ ROWS, COLS = np.tril_indices(N)
 @pytest.fixture
 def asked(monkeypatch):
     """One entry for each time that the host is asked to solve."""
-    made, original = [], Call.run
-    monkeypatch.setattr(Call, "run", lambda self, *args: made.append(args) or original(self, *args))
+    made, original = [], jax_host._solve
+    monkeypatch.setattr(jax_host, "_solve", lambda *args: made.append(args) or original(*args))
     return made
 
 

@@ -620,3 +620,19 @@ def test_multigrid_takes_what_nearly_vanishes():
                       for M in (pre.AMG(), pre.AMG(near_nullspace=modes)))  # fmt: skip
     assert knowing < 0.6 * plain
     assert bs.solve_with_info(p.A, p.b, method="cg", M=pre.AMG("ruge_stuben", cycle="W")).converged
+
+
+def test_what_pyamg_makes_of_a_matrix_that_is_not_for_it_is_told():
+    ring = np.roll(np.eye(30), 1, axis=0)
+    rows, columns = np.nonzero(ring + np.eye(30))
+    A = bs.coo(ring[rows, columns], (rows, columns), (30, 30))
+    sol = bs.solve_with_info(A, numbers(30), method="gmres", M="amg", on_failure="return")
+    assert bs.Status(int(sol.status)) is bs.Status.BREAKDOWN
+    assert "AMG: pyamg found no hierarchy" in sol.message and "use 'mic' or 'ilu0'" in sol.message
+
+
+def test_a_preconditioner_that_is_not_finite_is_to_blame_and_not_the_matrix():
+    A, _, b = grid("poisson2d", 25)
+    sol = bs.solve_with_info(A, b, method="gmres", M=lambda v: v * np.inf, on_failure="return")
+    assert bs.Status(int(sol.status)) is bs.Status.BREAKDOWN
+    assert "M v, or A M v, is not finite for a finite v: use another preconditioner" in sol.message

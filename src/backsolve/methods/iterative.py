@@ -20,7 +20,7 @@ from ..preconditioners import Prepared, check_preconditioner
 from ..solution import Stats
 from ..status import Status
 from .base import Outcome, Target
-from .columns import REACH, accounted, goals, judged, sentences, worst
+from .columns import REACH, Verdict, accounted, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
 from .recurrence import RUNNING, System, choose
 
@@ -288,13 +288,25 @@ class _Loop:
             details = {code: sentence for code, sentence in told.items() if (known == code).any()}
         details |= sentences(verdict, count, self.b, self.structure, self.state.detail)
         M, status = self.state.M, verdict.status
-        if M is not None and M.broken:
-            lost = np.isin(np.arange(len(status)), list(M.broken))[:, None] & (status != Status.NONFINITE)
-            status = np.where(lost, int(Status.BREAKDOWN), status)
-            details[Status.BREAKDOWN] = next(iter(M.broken.values()))
-        if M is not None and not self.adjoint:
-            M.observe(int(count.max(initial=0)))
+        if M is not None:
+            status = self.blamed(M, verdict, details)
+            if not self.adjoint:
+                M.observe(int(count.max(initial=0)))
         return Outcome(x * self.scale, worst(np, status), lambda: self.stats(work, norms), details)
+
+    def blamed(self, M: Prepared, verdict: Verdict, details: dict[int, str]) -> np.ndarray:
+        """The status of each column, BREAKDOWN where there is no M, or where M v is not finite and A and b are."""
+        sound = verdict.finite & self.state.usable[:, None]
+        broken = np.isin(np.arange(len(sound)), list(M.broken))[:, None] & sound
+        wild = verdict.poisoned & sound & ~broken
+        if wild.any():
+            details[Status.BREAKDOWN] = "M v, or A M v, is not finite for a finite v: use another preconditioner"
+        if broken.any():
+            details[Status.BREAKDOWN] = next(iter(M.broken.values()))
+        status = np.where(broken | wild, int(Status.BREAKDOWN), verdict.status)
+        if not (status == Status.NONFINITE).any():
+            details.pop(Status.NONFINITE, None)
+        return status
 
     def stats(self, work: Any, norms: np.ndarray) -> Stats:
         count = self.host(work.count).max(axis=-1, initial=0).astype(np.int32)

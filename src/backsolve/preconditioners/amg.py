@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,12 +134,22 @@ class _Hierarchies(Prepared):
             else:
                 arrays = values, pattern.indices, pattern.indptr
             A = sp.csr_array(tuple(map(np.array, arrays)), pattern.shape)
-            try:
-                made.append(self.options.hierarchy(A, self.hermitian))
-            except (ValueError, ZeroDivisionError, np.linalg.LinAlgError, RuntimeError) as reason:
-                made.append(None)
-                self.broken[item] = f"AMG: pyamg found no hierarchy: {str(reason).rstrip('.')}: use 'mic' or 'ilu0'"
+            made.append(self._hierarchy(A, item))
         return made
+
+    def _hierarchy(self, A: sp.csr_array, item: int) -> Any:
+        """The hierarchy of one item, once a cycle has shown that it can be used; None, and why, if it cannot."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of singular coarse matrices and the like: what comes of it is seen
+                solver = self.options.hierarchy(A, self.hermitian)
+                z = solver.solve(np.ones(self.pattern.shape[0], A.dtype), maxiter=1, cycle=self.options.cycle)
+            reason = "" if np.isfinite(z).all() else "a cycle gives what is not finite"
+        except (ValueError, IndexError, ZeroDivisionError, ArithmeticError, RuntimeError) as error:
+            reason, solver = str(error).rstrip("."), None
+        if reason:
+            self.broken[item] = f"AMG: pyamg found no hierarchy ({reason}): use 'mic' or 'ilu0'"
+        return None if reason else solver
 
     def _apply(self, v: np.ndarray, adjoint: bool) -> np.ndarray:
         with self._lock:
