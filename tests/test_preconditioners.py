@@ -211,7 +211,7 @@ def model_problem(side, seed, sigma=1.0):
 
 @pytest.mark.parametrize(("M", "counts"), [("ic0", (71, 137)), ("mic", (35, 51))])
 def test_incomplete_factors_take_the_iterations_that_the_literature_has(M, counts):
-    """Within a tenth, means over three fields; larger grids are in benchmarks/preconditioners.py."""
+    """Within a tenth, means over three fields; larger grids are in benchmarks/iterative.py."""
     for side, expected in zip((64, 128), counts, strict=True):
         made = [
             int(bs.solve_with_info(*model_problem(side, seed), method="cg", M=M).stats.iterations) for seed in range(3)
