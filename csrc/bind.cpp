@@ -17,6 +17,7 @@ using nb::literals::operator""_a;
 using backsolve::Pattern;
 
 void bind_analysis(nb::module_& m);     // bind_analysis.cpp
+void bind_dense(nb::module_& m);
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
@@ -128,6 +129,7 @@ NB_MODULE(_kernels, m) {
   bind_beyond<std::complex<double>>(m);
   bind_beyond<std::complex<float>>(m);
   bind_analysis(m);
+  bind_dense(m);
   bind_elimination(m);
   bind_extended(m);
   bind_incomplete(m);

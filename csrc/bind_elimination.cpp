@@ -5,6 +5,7 @@
 
 #include "arrays.hpp"
 #include "elimination.hpp"
+#include "lanes.hpp"
 
 using nb::literals::operator""_a;
 using backsolve::Elimination;
@@ -74,4 +75,5 @@ void bind_elimination(nb::module_& m) {
   bind_values<float>(c);
   bind_values<std::complex<double>>(c);
   bind_values<std::complex<float>>(c);
+  m.attr("LANES") = nb::make_tuple(4, 1);
 }

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <complex>
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -18,6 +19,14 @@
 #include "pattern.hpp"
 
 namespace backsolve {
+
+// Which machine code: of several, that for the processor at hand, where the linker can choose. No product is fused
+// with a sum in any of them, so they give the same bits.
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#define BACKSOLVE_FOR_THE_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define BACKSOLVE_FOR_THE_PROCESSOR
+#endif
 
 template <class T> struct Wide { using type = double; };
 template <class R> struct Wide<std::complex<R>> { using type = std::complex<double>; };
@@ -116,6 +125,24 @@ struct Norms {
   double curvature = 0;            // Re x^H b
 
   static double larger(double a, double b) { return a >= b ? a : b != b || a == a ? b : a; }  // keeps NaN
+  // One row: x_i, b_i, sum_j a_ij x_j, sum_j |a_ij| |x_j| and sum_j |a_ij|; r_i is rounded.
+  template <class W, class T>
+  void add_row(W v, W wanted, W product, double weight, double row_sum, T& r) {
+    const W rest = wanted - product;
+    const double r_size = magnitude(rest), b_size = magnitude(wanted), s = row_sum > 0 ? row_sum : 1.0;
+    r = static_cast<T>(rest);
+    r_max = larger(r_max, r_size);
+    x_max = larger(x_max, magnitude(v));
+    b_max = larger(b_max, b_size);
+    a_max = larger(a_max, row_sum);
+    if (r_size != 0) omega.add(r_size, weight + b_size);
+    r_scaled.add(r_size, s);
+    b_scaled.add(b_size, s);
+    r_square += square(rest);
+    b_square += square(wanted);
+    x_square += square(v);
+    curvature += std::real(times(conjugate(v), wanted));
+  }
   void add(const Norms& other) {
     r_max = larger(r_max, other.r_max);
     x_max = larger(x_max, other.x_max);
@@ -128,6 +155,12 @@ struct Norms {
     b_square += other.b_square;
     x_square += other.x_square;
     curvature += other.curvature;
+  }
+  // In the order of pattern.py's NORMS.
+  void write(double* norms) const {
+    for (const double v : {a_max, r_max, x_max, b_max, omega.value(), r_scaled.value(), b_scaled.value(), r_square,
+                           b_square, x_square, curvature})
+      *norms++ = v;
   }
 };
 inline constexpr int kNorms = 11;
@@ -161,24 +194,8 @@ void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, 
             scale[c] += size * magnitude(v);
           }
         }
-        const double s = row_sum > 0 ? row_sum : 1.0;
-        for (int c = 0; c < Width; ++c) {
-          Norms& f = found[c];
-          const W v = static_cast<W>(x[here + c]), wanted = static_cast<W>(b[here + c]), rest = wanted - sum[c];
-          const double r_size = magnitude(rest), b_size = magnitude(wanted);
-          r[here + c] = static_cast<T>(rest);
-          f.r_max = Norms::larger(f.r_max, r_size);
-          f.x_max = Norms::larger(f.x_max, magnitude(v));
-          f.b_max = Norms::larger(f.b_max, b_size);
-          f.a_max = Norms::larger(f.a_max, row_sum);
-          if (r_size != 0) f.omega.add(r_size, scale[c] + b_size);
-          f.r_scaled.add(r_size, s);
-          f.b_scaled.add(b_size, s);
-          f.r_square += square(rest);
-          f.b_square += square(wanted);
-          f.x_square += square(v);
-          f.curvature += std::real(times(conjugate(v), wanted));
-        }
+        for (int c = 0; c < Width; ++c)
+          found[c].add_row(static_cast<W>(x[here + c]), static_cast<W>(b[here + c]), sum[c], scale[c], row_sum, r[here + c]);
       }
       for (int c = 0; c < Width; ++c) partial[chunk * k + k0 + c] = found[c];
     });
@@ -187,10 +204,7 @@ void residual(const Pattern<I>& pattern, const T* data, const T* x, const T* b, 
     for (std::int64_t c = 0; c < k; ++c) {
       Norms total;
       for (std::int64_t part = 0; part < chunks; ++part) total.add(partial[(at * chunks + part) * k + c]);
-      const double fields[kNorms] = {total.a_max,    total.r_max,          total.x_max,          total.b_max,
-                                     total.omega.value(), total.r_scaled.value(), total.b_scaled.value(), total.r_square,
-                                     total.b_square, total.x_square,       total.curvature};
-      std::copy(fields, fields + kNorms, norms + (at * k + c) * kNorms);
+      total.write(norms + (at * k + c) * kNorms);
     }
 }
 
@@ -217,11 +231,23 @@ std::pair<std::int64_t, std::int64_t> not_definite(const Pattern<I>& pattern, co
 }
 
 // The place of the first value that is NaN or larger than `limit` in modulus (in a component, if complex), or -1.
+// Whole runs are looked through at once, and a run only where it has such a value.
 template <class T>
+BACKSOLVE_FOR_THE_PROCESSOR
 std::int64_t first_beyond(const T* values, std::int64_t count, double limit) {
-  for (std::int64_t e = 0; e < count; ++e) {
+  constexpr std::int64_t run = 512;
+  const auto beyond = [&](std::int64_t e) {
     const wide_t<T> v = static_cast<wide_t<T>>(values[e]);
-    if (!(std::fabs(std::real(v)) <= limit && std::fabs(std::imag(v)) <= limit)) return e;
+    if constexpr (std::is_floating_point_v<T>) return std::int64_t{!(std::fabs(v) <= limit)};
+    else return std::int64_t{!(std::fabs(std::real(v)) <= limit) | !(std::fabs(std::imag(v)) <= limit)};
+  };
+  for (std::int64_t begin = 0; begin < count; begin += run) {
+    const std::int64_t end = std::min(begin + run, count);
+    std::int64_t found = 0;
+    for (std::int64_t e = begin; e < end; ++e) found += beyond(e);
+    if (found)
+      for (std::int64_t e = begin; e < end; ++e)
+        if (beyond(e)) return e;
   }
   return -1;
 }

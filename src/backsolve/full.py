@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from . import _kernels
 from .arrays import OnArrays
-from .pattern import NORMS, Pattern, largest_summable
+from .pattern import NORMS, Pattern, finite_items, largest_summable
 
 __all__ = ["Full"]
 
@@ -21,7 +22,7 @@ class Full(OnArrays):
     shape : (n_rows, n_cols)
     linalg : namespace
         ``xp`` (an array namespace), ``matmul`` and the factorizations of the framework: ``lu_factor``,
-        ``lu_solve``, ``cholesky``, ``cholesky_solve``, ``solve_triangular``; see `methods.lapack`.
+        ``lu_solve``, ``cholesky``, ``cholesky_solve``, ``solve_triangular``, ``on_host``; see `methods.lapack`.
     """
 
     kind = "dense"
@@ -42,9 +43,19 @@ class Full(OnArrays):
         """Y Xᴴ."""
         return self.linalg.matmul(y, _adjoint(self.linalg.xp, x))
 
-    @np.errstate(all="ignore")
     def residual(self, data, x, b, adjoint: bool = False):
         """b - A x (or Aᴴ x), and the norms of `pattern.NORMS` for each column."""
+        host = [self.linalg.on_host(v) for v in (data, x, b)]
+        if any(v is None for v in host):
+            return self._residual(data, x, b, adjoint)
+        r, norms = np.empty_like(host[2]), np.zeros((b.shape[0], b.shape[2], len(NORMS)))
+        if b.shape[1]:
+            _kernels.dense_residual(*host, r, norms, adjoint)
+        return self.linalg.like(b, r), norms
+
+    @np.errstate(all="ignore")
+    def _residual(self, data, x, b, adjoint: bool):
+        """`residual` in operations of the namespace, for arrays on other devices."""
         xp = self.linalg.xp
         matrix, wide_x, wide_b = (self.linalg.widen(v) for v in (data, x, b))
         if adjoint:
@@ -78,8 +89,11 @@ class Full(OnArrays):
     @np.errstate(all="ignore")
     def finite_items(self, data) -> np.ndarray:
         """Whether all entries of each item are finite, and so are sums of a row of them: (batch,) booleans."""
-        xp = self.linalg.xp
-        fits = xp.abs(data) <= largest_summable(str(data.dtype).removeprefix("torch."), max(self.shape))
+        xp, limit = self.linalg.xp, largest_summable(str(data.dtype).removeprefix("torch."), max(self.shape))
+        host = self.linalg.on_host(data)
+        if host is not None:
+            return finite_items(host.reshape(len(host), self.nnz), limit)
+        fits = xp.abs(data) <= limit
         return self.to_numpy(xp.all(xp.reshape(fits, (data.shape[0], self.nnz)), axis=1))
 
     # -- facts, as `Pattern` has them -----------------------------------------------------------------------

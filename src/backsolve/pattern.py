@@ -110,10 +110,7 @@ class Pattern:
 
     def finite_items(self, data) -> np.ndarray:
         """Whether all values of each item are finite, and so are sums of a row of them: (batch,) booleans."""
-        limit = largest_summable(data.dtype, max(self.shape))
-        if _kernels.first_beyond(data.reshape(-1), limit) < 0:
-            return np.array([True] * len(data), bool)
-        return np.array([_kernels.first_beyond(item, limit) < 0 for item in data])
+        return finite_items(data, largest_summable(data.dtype, max(self.shape)))
 
     def not_definite(self, data) -> tuple[int, int] | None:
         """A place (i, j) that disproves Hermitian positive definiteness of (nnz,) values, if O(nnz) finds one.
@@ -253,6 +250,13 @@ def canonical_pattern(rows, cols, shape) -> tuple[Pattern, np.ndarray | None]:
     indptr, indices, slots = _kernels.canonicalise(rows, cols, *shape)
     identity = len(indices) == len(slots) and bool((slots == np.arange(len(slots), dtype=slots.dtype)).all())
     return Pattern(indptr, indices, shape), None if identity else slots
+
+
+def finite_items(data: np.ndarray, limit: float) -> np.ndarray:
+    """Whether no value of each item is NaN or larger than the limit: data (batch, count), the answers (batch,)."""
+    if _kernels.first_beyond(data.reshape(-1), limit) < 0:
+        return np.array([True] * len(data), bool)
+    return np.array([_kernels.first_beyond(item, limit) < 0 for item in data])
 
 
 @lru_cache

@@ -17,6 +17,7 @@ __all__ = [
     "lu_solve",
     "matmul",
     "name",
+    "on_host",
     "solve_triangular",
     "to_numpy",
     "unrounded",
@@ -57,6 +58,11 @@ def unrounded(array: Any) -> AbstractContextManager:
     if isinstance(array, torch.Tensor) and torch.is_autocast_enabled(array.device.type):
         return torch.autocast(array.device.type, enabled=False)
     return _AS_IT_IS
+
+
+def on_host(tensor: torch.Tensor) -> np.ndarray | None:
+    """The numbers of a tensor on the host, in C order and without a copy where they are so; None elsewhere."""
+    return np.ascontiguousarray(to_numpy(tensor)) if tensor.is_cpu else None
 
 
 def lu_factor(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:

@@ -13,6 +13,7 @@ from ..status import Status
 from .engine import EngineError, SparseEngine
 from .factors import Factors
 from .klu_library import Ordering
+from .lanes import by_item, in_lanes
 from .screening import screened, structural_deficiency
 from .superlu import parity
 
@@ -145,7 +146,7 @@ class _Group(NamedTuple):
     along: Any
     items: np.ndarray
     numbers: tuple[np.ndarray, ...]
-    """lower, upper, pivots, scale; items first."""
+    """lower, upper, pivots, scale: (items, count) arrays, in the order of csrc/lanes.hpp."""
 
 
 class _Factors(Factors):
@@ -192,7 +193,7 @@ class _Factors(Factors):
         along.factor(data, *numbers, failed, guard)
         good = failed < 0
         if not good.all():
-            numbers = tuple(array[good] for array in numbers)
+            numbers = tuple(in_lanes(by_item(array)[good]) for array in numbers)
         if good.any():
             self._groups.append(_Group(along, items[good], numbers))
         self._analysis.count(int(good.sum()))
@@ -231,7 +232,8 @@ class _Factors(Factors):
         singular = self.failed == Status.SINGULAR
         sign = np.where(singular, 0, np.nan).astype(dtype)
         size = np.where(singular, -np.inf, np.nan).astype(np.finfo(dtype).dtype)
-        for along, items, (_, _, pivots, scale) in self._groups:
+        for along, items, (_, _, *diagonals) in self._groups:
+            pivots, scale = map(by_item, diagonals)
             modulus = np.abs(pivots)
             sign[items] = np.prod(pivots / modulus, axis=1) * (parity(along.rows) * parity(along.columns))
             size[items] = np.log(modulus).sum(axis=1) + np.log(scale).sum(axis=1)

@@ -1,9 +1,14 @@
-"""Dense linear algebra for NumPy arrays: SciPy's LAPACK, one item of the batch after the other."""
+"""Dense linear algebra for NumPy arrays: SciPy's LAPACK, items of a batch in threads (csrc/dense.hpp)."""
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
+
 import numpy as np
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import cython_lapack, get_lapack_funcs
+
+from .. import _kernels
 
 __all__ = [
     "cholesky",
@@ -13,6 +18,7 @@ __all__ = [
     "lu_solve",
     "matmul",
     "name",
+    "on_host",
     "solve_triangular",
     "to_numpy",
     "widen",
@@ -45,42 +51,52 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def lu_factor(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Factors, pivots and LAPACK's info of each (n, n) item."""
-    n = a.shape[-1]
-    lu, pivots, info = np.empty_like(a), np.zeros((len(a), n), np.int32), np.zeros(len(a), np.int64)
-    if n:
-        (getrf,) = get_lapack_funcs(("getrf",), (a,))
-        for i in range(len(a)):
-            lu[i], pivots[i], info[i] = getrf(a[i])
+    """Factors as LAPACK leaves them, pivots and LAPACK's info of each (n, n) item."""
+    lu, pivots, info = np.empty(a.shape, a.dtype), np.zeros(a.shape[:-1], np.int32), np.zeros(len(a), np.int64)
+    if a.size:
+        _kernels.lu_factor(_address("getrf", a.dtype.char), np.ascontiguousarray(a), lu, pivots, info)
     return lu, pivots, info
 
 
 def lu_solve(lu: np.ndarray, pivots: np.ndarray, b: np.ndarray, adjoint: bool) -> np.ndarray:
     """Solve with the factors of `lu_factor`."""
-    (getrs,) = get_lapack_funcs(("getrs",), (lu, b))
-    x = np.empty_like(b)
-    for i in range(len(b)):
-        x[i] = getrs(lu[i], pivots[i], b[i], trans=2 if adjoint else 0)[0]
+    x = np.empty(b.shape, b.dtype)
+    _kernels.lu_solve(_address("getrs", b.dtype.char), lu, pivots, np.ascontiguousarray(b), x, adjoint)
     return x
 
 
 def cholesky(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower factor and LAPACK's info of each item; reads the lower triangle."""
-    lower, info = np.empty_like(a), np.zeros(len(a), np.int64)
-    if a.shape[-1]:
-        (potrf,) = get_lapack_funcs(("potrf",), (a,))
-        for i in range(len(a)):
-            lower[i], info[i] = potrf(a[i], lower=1)
-    return lower, info
+    """Factor as LAPACK leaves it and LAPACK's info of each item; reads the lower triangle."""
+    factor, info = np.empty(a.shape, a.dtype), np.zeros(len(a), np.int64)
+    if a.size:
+        _kernels.dense_cholesky(_address("potrf", a.dtype.char), np.ascontiguousarray(a), factor, info)
+    return factor, info
 
 
-def cholesky_solve(lower: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cholesky_solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Solve with the factor of `cholesky`."""
-    (potrs,) = get_lapack_funcs(("potrs",), (lower, b))
-    x = np.empty_like(b)
-    for i in range(len(b)):
-        x[i] = potrs(lower[i], b[i], lower=1)[0]
+    x = np.empty(b.shape, b.dtype)
+    _kernels.cholesky_solve(_address("potrs", b.dtype.char), factor, np.ascontiguousarray(b), x)
     return x
+
+
+def on_host(array: np.ndarray) -> np.ndarray:
+    """The numbers of an array on the host, in C order and without a copy where they are so; None elsewhere."""
+    return np.ascontiguousarray(array)
+
+
+@cache
+def _address(name: str, char: str) -> int:
+    """Where a function of the LAPACK that SciPy brings is: for compiled loops, which need no Python for each item."""
+    capsule = cython_lapack.__pyx_capi__[{"f": "s", "d": "d", "F": "c", "D": "z"}[char] + name]
+    python = ctypes.pythonapi
+    python.PyCapsule_GetName.restype, python.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    python.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    python.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    signature = python.PyCapsule_GetName(capsule)
+    if not signature.endswith(b" int *)"):
+        raise ImportError(f"SciPy's LAPACK must count in C's int; got {signature.decode()}: install a wheel of SciPy.")
+    return python.PyCapsule_GetPointer(capsule, signature)
 
 
 def solve_triangular(a: np.ndarray, b: np.ndarray, lower: bool, adjoint: bool) -> np.ndarray:

@@ -1,0 +1,192 @@
+// Dense matrices of a batch, item by item in threads: LAPACK, whose functions the caller hands over, and the residual.
+//
+// Matrices are (batch, n, n) in C order. LAPACK counts columns first, so `lu_factor` turns each item while it copies it,
+// and factors stay as LAPACK leaves them. Of a Hermitian matrix the turned one is the conjugate, and nothing is turned.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "kernels.hpp"
+#include "parallel.hpp"
+
+namespace backsolve {
+
+template <class T> using Getrf = void (*)(int* m, int* n, T* a, int* lda, int* pivots, int* info);
+template <class T>
+using Getrs = void (*)(char* trans, int* n, int* k, T* a, int* lda, int* pivots, T* b, int* ldb, int* info);
+template <class T> using Potrf = void (*)(char* uplo, int* n, T* a, int* lda, int* info);
+template <class T> using Potrs = void (*)(char* uplo, int* n, int* k, T* a, int* lda, T* b, int* ldb, int* info);
+
+// Calls item(i) for all items: in threads where BLAS takes no threads itself.
+template <class Item>
+void for_items(std::int64_t batch, std::int64_t n, std::int64_t work, const Item& item) {
+  for_chunks(batch, n <= 128 ? work : 0, item);
+}
+
+// to[j * rows + i] = from[i * columns + j], tile by tile.
+template <class T>
+BACKSOLVE_FOR_THE_PROCESSOR
+void turn(const T* from, T* to, std::int64_t rows, std::int64_t columns) {
+  constexpr std::int64_t tile = 4;
+  for (std::int64_t i0 = 0; i0 < rows; i0 += tile)
+    for (std::int64_t j0 = 0; j0 < columns; j0 += tile) {
+      if (i0 + tile <= rows && j0 + tile <= columns) {
+        T kept[tile][tile];
+        for (std::int64_t i = 0; i < tile; ++i)
+          for (std::int64_t j = 0; j < tile; ++j) kept[j][i] = from[(i0 + i) * columns + j0 + j];
+        for (std::int64_t j = 0; j < tile; ++j) std::copy_n(kept[j], tile, to + (j0 + j) * rows + i0);
+      } else {
+        for (std::int64_t j = j0; j < std::min(j0 + tile, columns); ++j)
+          for (std::int64_t i = i0; i < std::min(i0 + tile, rows); ++i) to[j * rows + i] = from[i * columns + j];
+      }
+    }
+}
+
+template <class T>
+void lu_factor(Getrf<T> getrf, const T* a, T* lu, int* pivots, std::int64_t* info, std::int64_t batch, std::int64_t n) {
+  for_items(batch, n, batch * n * n * n / 3, [&](std::int64_t at) {
+    int size = static_cast<int>(n), found = 0;
+    turn(a + at * n * n, lu + at * n * n, n, n);
+    getrf(&size, &size, lu + at * n * n, &size, pivots + at * n, &found);
+    info[at] = found;
+  });
+}
+
+template <class T>
+void cholesky(Potrf<T> potrf, const T* a, T* factor, std::int64_t* info, std::int64_t batch, std::int64_t n) {
+  for_items(batch, n, batch * n * n * n / 6, [&](std::int64_t at) {
+    int size = static_cast<int>(n), found = 0;
+    char upper = 'U';  // of the turned item: what is read is the lower triangle of A
+    std::copy_n(a + at * n * n, n * n, factor + at * n * n);
+    potrf(&upper, &size, factor + at * n * n, &size, &found);
+    info[at] = found;
+  });
+}
+
+// Solves for b (batch, n, k), with call(item, columns) in place on (k, n).
+template <bool Conjugate, class T, class Call>
+void solve_items(const T* b, T* x, std::int64_t batch, std::int64_t n, std::int64_t k, const Call& call) {
+  for_items(batch, n, batch * n * n * k, [&](std::int64_t at) {
+    const std::int64_t size = n * k;
+    std::vector<T> turned(static_cast<std::size_t>(k > 1 ? size : 0));
+    T* columns = k > 1 ? turned.data() : x + at * size;
+    if (k > 1) turn(b + at * size, columns, n, k);
+    else std::copy_n(b + at * size, size, columns);
+    const auto conjugate_all = [&](T* v) {
+      if constexpr (Conjugate)
+        for (std::int64_t e = 0; e < size; ++e) v[e] = conjugate(v[e]);
+    };
+    conjugate_all(columns);
+    call(at, columns);
+    conjugate_all(columns);
+    if (k > 1) turn(columns, x + at * size, k, n);
+  });
+}
+
+template <class T>
+void lu_solve(Getrs<T> getrs, const T* lu, const int* pivots, const T* b, T* x, std::int64_t batch, std::int64_t n,
+              std::int64_t k, bool adjoint) {
+  solve_items<false>(b, x, batch, n, k, [&](std::int64_t at, T* columns) {
+    int size = static_cast<int>(n), count = static_cast<int>(k), info = 0;
+    char trans = adjoint ? 'C' : 'N';
+    getrs(&trans, &size, &count, const_cast<T*>(lu + at * n * n), &size, const_cast<int*>(pivots + at * n), columns,
+          &size, &info);
+  });
+}
+
+template <class T>
+void cholesky_solve(Potrs<T> potrs, const T* factor, const T* b, T* x, std::int64_t batch, std::int64_t n,
+                    std::int64_t k) {
+  constexpr bool is_complex = !std::is_floating_point_v<T>;  // conj(A) conj(x) = conj(b)
+  solve_items<is_complex>(b, x, batch, n, k, [&](std::int64_t at, T* columns) {
+    int size = static_cast<int>(n), count = static_cast<int>(k), info = 0;
+    char upper = 'U';
+    potrs(&upper, &size, &count, const_cast<T*>(factor + at * n * n), &size, columns, &size, &info);
+  });
+}
+
+// Sums of a row: a_j x_j, |a_j| |x_j| and |a_j|, in 8 interleaved parts that processors can add at once.
+struct RowSums {
+  double weight, size;
+};
+template <class W, class T>
+BACKSOLVE_FOR_THE_PROCESSOR
+RowSums row_sums(const T* a, const W* x, const double* x_size, std::int64_t n, W& product) {
+  constexpr int parts = 8;
+#if defined(__GNUC__)
+  if constexpr (std::is_same_v<T, double>) {
+    typedef double Vector __attribute__((vector_size(8 * parts), aligned(8), may_alias));
+    Vector sum{}, weight{}, size{};
+    std::int64_t j = 0;
+    const auto take = [&](Vector v, Vector at, Vector at_size) __attribute__((always_inline)) {
+      const Vector v_size = v < 0.0 ? -v : v;
+      sum += v * at, weight += v_size * at_size, size += v_size;
+    };
+    for (; j + parts <= n; j += parts)
+      take(*reinterpret_cast<const Vector*>(a + j), *reinterpret_cast<const Vector*>(x + j),
+           *reinterpret_cast<const Vector*>(x_size + j));
+    RowSums total{0, 0};
+    product = 0;
+    for (int p = 0; p < parts; ++p) product += sum[p], total.weight += weight[p], total.size += size[p];
+    for (; j < n; ++j) product += a[j] * x[j], total.weight += magnitude(a[j]) * x_size[j], total.size += magnitude(a[j]);
+    return total;
+  }
+#endif
+  W sum[parts] = {};
+  double weight[parts] = {}, size[parts] = {};
+  const auto take = [&](std::int64_t j, int p) {
+    const W v = static_cast<W>(a[j]);
+    const double v_size = magnitude(v);
+    sum[p] += times(v, x[j]);
+    weight[p] += v_size * x_size[j];
+    size[p] += v_size;
+  };
+  std::int64_t j = 0;
+  for (; j + parts <= n; j += parts)
+    for (int p = 0; p < parts; ++p) take(j + p, p);
+  for (; j < n; ++j) take(j, 0);
+  RowSums total{0, 0};
+  product = W{};
+  for (int p = 0; p < parts; ++p) product += sum[p], total.weight += weight[p], total.size += size[p];
+  return total;
+}
+
+// r = b - A x or b - A^H x of (batch, n, k), and (batch, k, 11) norms as kernels.hpp's `residual` has them.
+template <class T>
+void dense_residual(const T* data, const T* x, const T* b, T* r, double* norms, std::int64_t batch, std::int64_t n,
+                    std::int64_t k, bool adjoint) {
+  using W = wide_t<T>;
+  for_chunks(batch, 2 * batch * n * n * k, [&](std::int64_t at) {
+    std::vector<T> turned(static_cast<std::size_t>(adjoint ? n * n : 0));
+    const T* a = data + at * n * n;
+    if (adjoint) {
+      turn(a, turned.data(), n, n);
+      if constexpr (!std::is_floating_point_v<T>)
+        for (T& v : turned) v = conjugate(v);
+      a = turned.data();
+    }
+    std::vector<W> column(static_cast<std::size_t>(n));
+    std::vector<double> sizes(static_cast<std::size_t>(n));
+    for (std::int64_t c = 0; c < k; ++c) {
+      Norms found;
+      for (std::int64_t j = 0; j < n; ++j) {
+        column[j] = static_cast<W>(x[(at * n + j) * k + c]);
+        sizes[j] = magnitude(column[j]);
+      }
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t here = (at * n + i) * k + c;
+        W product;
+        const RowSums sums = row_sums(a + i * n, column.data(), sizes.data(), n, product);
+        found.add_row(column[i], static_cast<W>(b[here]), product, sums.weight, sums.size, r[here]);
+      }
+      found.write(norms + (at * k + c) * kNorms);
+    }
+  });
+}
+
+}  // namespace backsolve
