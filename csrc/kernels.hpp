@@ -20,10 +20,10 @@
 
 namespace backsolve {
 
-// Which machine code: of several, that for the processor at hand, where the linker can choose. No product is fused
-// with a sum in any of them, so they give the same bits.
+// Which machine code: of several, that for the processor at hand, where the linker can choose. All give the same bits:
+// no product is fused with a sum, so AVX-512 is not among them, for which GCC fuses complex products whatever it is told.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define BACKSOLVE_FOR_THE_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#define BACKSOLVE_FOR_THE_PROCESSOR __attribute__((target_clones("avx2", "default")))
 #else
 #define BACKSOLVE_FOR_THE_PROCESSOR
 #endif

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .dispatch import frontend_of, info, inputs, make_plan, operator, square, start
+from .dispatch import columns_of, frontend_of, info, inputs, make_plan, operator, square, start
 from .eager import as_written, eager
 from .nullspace import deflated
 from .operators import AbstractLinearOperator
@@ -134,9 +134,10 @@ def _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callbac
     restore = None
     if nullspace is not None:
         A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
-    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M)
+    columns = columns_of(frontend, A, b)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M, columns=columns)
     start(frontend, plan, x0, callback)
-    x = frontend.solve(A, b, plan, Factored())[0]
+    x = frontend.solve(A, b, plan, Factored(once=True))[0]
     return x if restore is None else restore(x)
 
 
@@ -185,9 +186,10 @@ def solve_with_info(
     restore = None
     if nullspace is not None:
         A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
-    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True, M=M)
+    columns = columns_of(frontend, A, b)
+    plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True, M=M, columns=columns)
     start(frontend, plan, x0, callback)
-    sol = info(frontend, A, b, plan, Factored())
+    sol = info(frontend, A, b, plan, Factored(once=True))
     if restore is not None:
         sol.x = restore(sol.x)
     return sol

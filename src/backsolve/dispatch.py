@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from math import prod
 from numbers import Number
 from typing import Any
 
@@ -19,11 +21,11 @@ from .methods.iterative import IterativeMethod
 from .operators import AbstractLinearOperator
 from .options import Adjoint, check_assume, check_on_failure
 from .plan import Factored, Plan
-from .select import choose_method
+from .select import ITERATING, choose_method
 from .shapes import check_rhs, check_square
 from .solution import Solution, solution_of
 
-__all__ = ["frontend_of", "info", "inputs", "make_plan", "operator", "square", "start"]
+__all__ = ["columns_of", "frontend_of", "info", "inputs", "make_plan", "operator", "square", "start"]
 
 _SAME_AS_FORWARD = Adjoint()
 _ARRAYS = {
@@ -133,12 +135,27 @@ def square(A: AbstractLinearOperator) -> AbstractLinearOperator:
     return A
 
 
-def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best, M=None) -> Plan:
+def make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best, M=None, columns=None) -> Plan:
+    """The plan of one solve; with `columns` right-hand sides for each matrix "auto" may take a method that iterates."""
     if adjoint is not None and not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be a backsolve.Adjoint; got {describe(adjoint)}.")
-    chosen = choose_method(A, method, M)
+    chosen: Any = choose_method(A, method, M, columns)
+    if chosen in ITERATING and not (rtol is None and atol is None):
+        chosen = replace(chosen, rtol=None)  # what was asked for is the target
     target = check_rtol_once(chosen, rtol, atol)
-    return Plan(A, chosen, target, adjoint or _SAME_AS_FORWARD, check_on_failure(on_failure), keep_best)
+    plan = Plan(A, chosen, target, adjoint or _SAME_AS_FORWARD, check_on_failure(on_failure), keep_best)
+    if columns is not None and method == "auto" and M is None and A.structure.kind == "csr":
+        direct = choose_method(A)
+        if direct is not chosen:
+            plan.spare = make_plan(A, direct, rtol, atol, adjoint, on_failure, keep_best)
+    return plan
+
+
+def columns_of(frontend: Any, A: AbstractLinearOperator, b: Any) -> int | None:
+    """Right-hand sides for each matrix; None where the method cannot be exchanged later, as in traced programs."""
+    if not frontend.starts or A.structure.kind != "csr":
+        return None
+    return max(prod(b.shape) // max(A.shape[0] * prod(A.batch_shape), 1), 1)
 
 
 def start(frontend: Any, plan: Plan, x0: Any, callback: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .dispatch import inputs, make_plan
+from .dispatch import columns_of, inputs, make_plan
 from .eager import eager
 from .plan import Factored, Plan
 from .solution import Solution, solution_of
@@ -117,4 +117,4 @@ def _explicit(caller: str, A: Any, b: Any, options: dict) -> tuple[Any, Any, Any
     frontend, A, b = inputs(A, b, chosen.pop("assume"))
     if frontend.name not in ("numpy", "jax") and (caller, frontend.name) != ("vjp", "tensorflow"):
         raise TypeError(f"{caller} is not for arrays of {frontend.name}: differentiate backsolve.solve itself.")
-    return frontend, A, b, make_plan(A, **chosen, keep_best=True)
+    return frontend, A, b, make_plan(A, **chosen, keep_best=True, columns=columns_of(frontend, A, b))

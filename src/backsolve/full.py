@@ -45,12 +45,12 @@ class Full(OnArrays):
 
     def residual(self, data, x, b, adjoint: bool = False):
         """b - A x (or Aᴴ x), and the norms of `pattern.NORMS` for each column."""
-        host = [self.linalg.on_host(v) for v in (data, x, b)]
-        if any(v is None for v in host):
+        A_host, x_host, b_host = (self.linalg.on_host(v) for v in (data, x, b))
+        if b_host is None:
             return self._residual(data, x, b, adjoint)
-        r, norms = np.empty_like(host[2]), np.zeros((b.shape[0], b.shape[2], len(NORMS)))
+        r, norms = np.empty_like(b_host), np.zeros((b.shape[0], b.shape[2], len(NORMS)))
         if b.shape[1]:
-            _kernels.dense_residual(*host, r, norms, adjoint)
+            _kernels.dense_residual(A_host, x_host, b_host, r, norms, adjoint)
         return self.linalg.like(b, r), norms
 
     @np.errstate(all="ignore")

@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import SolveError, SolveWarning
 from .methods import AbstractMethod, Outcome, Target
+from .methods.blocks import block_of, in_blocks
 from .options import Adjoint
 from .solution import Solution
 from .status import Status
@@ -23,10 +24,13 @@ _log = logging.getLogger("backsolve")
 
 
 class Factored:
-    """The prepared state for one set of values: made at first use, shared by a solve and all its derivatives."""
+    """The prepared state for one set of values: made at first use, shared by a solve and all its derivatives.
 
-    def __init__(self):
-        self._state: Any = None
+    With `once`, for one solve that no derivative follows: then the factors of a batch need not be held together.
+    """
+
+    def __init__(self, once: bool = False):
+        self.once, self._state = once, None
         self._lock = threading.Lock()
         self._mapped: Factored | None = None
         self.shares: Any = None
@@ -48,6 +52,15 @@ class Factored:
     def nbytes(self) -> int:
         """Memory of the factors, as far as known."""
         return 0 if self._state is None else self._state.nbytes
+
+    def keep(self) -> None:
+        """Hold the state, since derivatives may ask for it."""
+        self.once = False
+
+    def forget(self) -> None:
+        """Drop the state, for one of another method."""
+        with self._lock:
+            self._state = None
 
     def mapped(self) -> Factored:
         """The state for a batch of values, where a transform maps over them: again one for all derivatives."""
@@ -74,6 +87,8 @@ class Plan:
         }
         self.on_failure = {False: on_failure, True: adjoint.on_failure or on_failure}
         self.keep_best = keep_best
+        self.spare: Plan | None = None
+        """What to do instead if the method, which "auto" chose and which iterates, does not arrive."""
         self.x0: Any = None
         """Where the forward solve begins, as an array of the user's; it has no derivative."""
         self.callback: Callable | None = None
@@ -109,15 +124,33 @@ class Plan:
         warns as asked, with the outcome as `show` shows it to the user; values of failed items are NaN unless the
         best iterate was asked for. An iterative method begins at x0 (batch, n, k), and tells `watch`.
         """
-        state = factored.made or factored.state(self.method, self.template.on(values()))
         more = {} if x0 is None and watch is None else {"x0": x0, "watch": watch}
-        outcome = self.method.apply(state, b, self.targets[backward], adjoint=adjoint, **more)
+        target = self.targets[backward]
+        if factored.once and factored.made is None and (size := block_of(self.method, self.template, len(b))):
+            outcome = in_blocks(self.method, self.template.on(values()), b, target, adjoint, size)
+        else:
+            state = factored.made or factored.state(self.method, self.template.on(values()))
+            outcome = self.method.apply(state, b, target, adjoint=adjoint, **more)
+        if self.spare is not None and not outcome.converged:
+            self._give_way(outcome, factored)
+            return self.run(factored, values, b, adjoint=adjoint, backward=backward, show=show)
         if not outcome.converged:
             self._blank(outcome, np.isin(outcome.status, (Status.SINGULAR, Status.NONFINITE)))
             self.report(show(outcome), backward)
             if backward or not self.keep_best:
                 self._blank(outcome, outcome.status <= 0)
         return outcome
+
+    def _give_way(self, outcome: Outcome, factored: Factored) -> None:
+        """Take the spare method, from now on, and say so."""
+        spare: Any = self.spare
+        why = Status(int(outcome.status.min())).name
+        _log.warning(
+            "%s, which 'auto' chose, ended with %s: solved by %s instead; name a method to do without the attempt",
+            self.method, why, spare.method,
+        )  # fmt: skip
+        factored.forget()
+        self.method, self.targets, self.spare = spare.method, spare.targets, None
 
     def slogdet(self, factored: Factored, data: Any) -> tuple[Any, Any]:
         """Sign and logarithm of the modulus of the determinants of plain data (batch, ...), from the factors."""

@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .errors import describe
 from .methods import (
@@ -27,6 +29,7 @@ from .methods import (
 from .methods.availability import installed, missing_sentence, why_missing
 from .methods.direct import DirectMethod
 from .methods.iterative import IterativeMethod
+from .preconditioners import MIC
 
 __all__ = ["RULES", "check_method", "choose_method", "explain"]
 
@@ -89,6 +92,21 @@ def _fills_in(A: Any) -> bool:
     )
 
 
+def _front(pattern: Any) -> float:
+    """Mean reach of a row to the left of the diagonal after reverse Cuthill-McKee: worked out once for a pattern.
+
+    About as many unknowns as a front that sweeps through the mesh has, and elimination has to fill in: up to √n in the
+    plane, n^(2/3)/2 and more in space.
+    """
+    if "front" not in pattern.memo:
+        n, place = pattern.shape[0], np.empty(pattern.shape[0], np.int64)
+        graph = sp.csr_matrix((np.ones(pattern.nnz, np.int8), pattern.indices, pattern.indptr), shape=pattern.shape)
+        place[reverse_cuthill_mckee(graph, symmetric_mode=True)] = np.arange(n)
+        first = np.minimum.reduceat(place[pattern.indices], pattern.indptr[:-1])
+        pattern.memo["front"] = float(np.maximum(place - first, 0).mean())
+    return pattern.memo["front"]
+
+
 def _is_mesh(pattern: Any) -> bool:
     """Rows of much the same length, and no band: worked out once for a pattern."""
     if "mesh" not in pattern.memo:
@@ -98,17 +116,44 @@ def _is_mesh(pattern: Any) -> bool:
     return pattern.memo["mesh"]
 
 
+def _definite_in_space(A: Any) -> bool:
+    """Positive definite meshes in three dimensions, one at a time, in double precision."""
+    pattern, n = A.structure, A.shape[0]
+    return (
+        A.assumed == "spd"
+        and n >= 4_000
+        and pattern.nnz >= 5.5 * n
+        and not _is_batch(A)
+        and str(A.data.dtype).endswith("float64")
+        and pattern.has_full_diagonal
+        and _is_mesh(pattern)
+        and pattern.nnz < 20 * n
+        and pattern.symmetry == 1.0
+        and _front(pattern) > 1.5 * math.sqrt(n)
+    )
+
+
 RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
     (lambda A: _free(A) and A.assumed == "spd", CG(), "matrix-free and declared positive definite"),
     (_free, BiCGStab(), "matrix-free"),
     (lambda A: A.assumed in ("lower", "upper"), Triangular(), "declared triangular"),
     (lambda A: _dense(A) and A.assumed == "spd", Cholesky(), "dense and declared positive definite"),
     (_dense, LU(), "dense"),
+    (
+        _definite_in_space,
+        CG(rtol=1e-10, maxiter=500, M=MIC(0.99)),
+        "declared positive definite, and fills in as space does",
+    ),
     (_thin, KLU(), "sparse with thin factors, for whose other values one ordering, and mostly its pivots, serve again"),
     (lambda A: _fills_in(A) and installed("pardiso"), Pardiso(), "sparse and a large mesh, whose factors fill in"),
     (lambda A: True, SuperLU(), "sparse, and SuperLU is the sparse direct engine at hand"),
 ]
 """(predicate, method, reason), read from the top."""
+
+ITERATING = [method for _, method, _ in RULES if isinstance(method, IterativeMethod) and method.M is not None]
+"""Methods of the rules that iterate with an A whose entries are known: only for solves that may begin anew."""
+
+_FEW = 8  # right-hand sides for which iterating takes less than a factorization
 
 WITH_M: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
     (lambda A: A.assumed == "spd", CG(), "declared positive definite, and M is given"),
@@ -118,8 +163,11 @@ WITH_M: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
 """The same where a preconditioner asks for an iterative method."""
 
 
-def choose_method(A: Any, method: Any = "auto", M: Any = None) -> AbstractMethod:
+def choose_method(A: Any, method: Any = "auto", M: Any = None, columns: int | None = None) -> AbstractMethod:
     """Return the method object for A: a name, a method object, or "auto", with the preconditioner M.
+
+    "auto" takes a direct method for an A with entries unless `columns`, the right-hand sides for each matrix, are known
+    and few.
 
     Raises
     ------
@@ -129,8 +177,7 @@ def choose_method(A: Any, method: Any = "auto", M: Any = None) -> AbstractMethod
         If the method needs a package that is not there.
     """
     named = check_method(method)
-    rules = RULES if M is None else WITH_M
-    chosen = next(m for holds, m, _ in rules if holds(A)) if named is None else named
+    chosen = _rule(A, M, columns)[0] if named is None else named
     if M is not None:
         chosen = _with_preconditioner(chosen, M)
     if _free(A) and isinstance(chosen, DirectMethod):
@@ -142,6 +189,15 @@ def choose_method(A: Any, method: Any = "auto", M: Any = None) -> AbstractMethod
     if missing := missing_sentence(chosen.name):
         raise ImportError(missing)
     return chosen
+
+
+def _rule(A: Any, M: Any, columns: int | None) -> tuple[AbstractMethod, str]:
+    iterate = columns is not None and columns <= _FEW
+    return next(
+        (method, why)
+        for holds, method, why in (RULES if M is None else WITH_M)
+        if (iterate or method not in ITERATING) and holds(A)
+    )
 
 
 def _with_preconditioner(method: AbstractMethod, M: Any) -> AbstractMethod:
@@ -174,10 +230,16 @@ def check_method(method: Any) -> AbstractMethod | None:
 
 def explain(A: Any, method: Any = "auto", M: Any = None) -> str:
     """Say which method would solve with A, how, and why."""
-    chosen = choose_method(A, method, M)
+    chosen = choose_method(A, method, M, columns=1)
     if method != "auto":
         return f"{chosen.name}, as named. {chosen.explain(A)}."
-    reason = next(why for holds, _, why in (RULES if M is None else WITH_M) if holds(A))
+    reason = _rule(A, M, 1)[1]
+    if chosen in ITERATING:
+        direct = choose_method(A)
+        return (
+            f"{chosen}, since A is {reason}. {chosen.explain(A)}. {direct.name} instead in compiled programs, for "
+            f"factorize and more than {_FEW} right-hand sides, and where this does not converge."
+        )
     return f"{chosen.name}, since A is {reason}. {chosen.explain(A)}.{_what_is_missing(A)}"
 
 

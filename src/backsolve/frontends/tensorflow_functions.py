@@ -145,6 +145,8 @@ class Ops:
     def found(self, data, b, adjoint, backward, stats=False) -> Found:
         """The solution as the host returns it, which tapes do not see."""
         call: Any = self.call
+        if self.factored is not None:
+            self.factored.keep()
         return call.solve(self.factored, data, b, adjoint, backward, stats)
 
     def differentiable(self, data: Any, b: Any, adjoint: bool, found: Found) -> tf.Tensor:

@@ -90,7 +90,10 @@ class Ops:
         return recorded(_Outer, y, x)(y, x, self.structure)
 
     def solve(self, data, b, adjoint, backward=True):
-        return recorded(_Solve, data, b)(data, b, self.call, self.factored, adjoint, backward)
+        run = recorded(_Solve, data, b)
+        if run is not _Solve.forward and self.factored is not None:
+            self.factored.keep()
+        return run(data, b, self.call, self.factored, adjoint, backward)
 
 
 def recorded(function: Any, *tensors: torch.Tensor) -> Any:

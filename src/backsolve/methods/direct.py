@@ -85,6 +85,8 @@ class DirectMethod:
     requires: ClassVar[frozenset[str]] = frozenset()
     scalable: ClassVar[bool] = True
     """Whether scaling may help at all."""
+    together: ClassVar[int] = 0
+    """Items of a batch that gain from being factored at the same time; 0 where all should be. See `blocks`."""
 
     def __post_init__(self):
         check_tolerance(type(self).__name__, "rtol", self.rtol, below=1)

@@ -71,6 +71,7 @@ class KLU(SparseEngine):
 
     name: ClassVar[str] = "klu"
     package: ClassVar[str] = "PyKLU"
+    together: ClassVar[int] = 32  # eight threads with four items each
 
     def __post_init__(self):
         super().__post_init__()

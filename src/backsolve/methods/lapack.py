@@ -6,7 +6,8 @@ import ctypes
 from functools import cache
 
 import numpy as np
-from scipy.linalg import cython_lapack, get_lapack_funcs
+import scipy.linalg.cython_lapack as cython_lapack  # type: ignore[import-not-found]
+from scipy.linalg import get_lapack_funcs
 
 from .. import _kernels
 

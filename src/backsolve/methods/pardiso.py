@@ -75,6 +75,7 @@ class Pardiso(SparseEngine):
 
     name: ClassVar[str] = "pardiso"
     package: ClassVar[str] = "pypardiso"
+    together: ClassVar[int] = 1
 
     def explain(self, A: Any) -> str:
         """Matrix type and what is factored."""

@@ -67,6 +67,7 @@ class SuperLU(DirectMethod):
     pivot_threshold: float | None = None
 
     name: ClassVar[str] = "superlu"
+    together: ClassVar[int] = 1
 
     def __post_init__(self):
         super().__post_init__()
