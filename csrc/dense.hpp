@@ -28,6 +28,31 @@ void for_items(std::int64_t batch, std::int64_t n, std::int64_t work, const Item
   for_chunks(batch, n <= 128 ? work : 0, item);
 }
 
+// A tile of 4 x 4 numbers.
+template <class T>
+inline void turn_tile(const T* from, T* to, std::int64_t rows, std::int64_t columns) {
+#if defined(__GNUC__) && !defined(__clang__)
+  if constexpr (std::is_same_v<T, double>) {
+    typedef double Vector __attribute__((vector_size(32), aligned(8), may_alias));
+    typedef std::int64_t Places __attribute__((vector_size(32)));
+    const auto row = [&](std::int64_t i) { return reinterpret_cast<const Vector*>(from + i * columns); };
+    const Vector a = *row(0), b = *row(1), c = *row(2), d = *row(3);
+    const Vector ab0 = __builtin_shuffle(a, b, Places{0, 4, 2, 6}), ab1 = __builtin_shuffle(a, b, Places{1, 5, 3, 7});
+    const Vector cd0 = __builtin_shuffle(c, d, Places{0, 4, 2, 6}), cd1 = __builtin_shuffle(c, d, Places{1, 5, 3, 7});
+    const auto put = [&](std::int64_t j, Vector v) { *reinterpret_cast<Vector*>(to + j * rows) = v; };
+    put(0, __builtin_shuffle(ab0, cd0, Places{0, 1, 4, 5}));
+    put(1, __builtin_shuffle(ab1, cd1, Places{0, 1, 4, 5}));
+    put(2, __builtin_shuffle(ab0, cd0, Places{2, 3, 6, 7}));
+    put(3, __builtin_shuffle(ab1, cd1, Places{2, 3, 6, 7}));
+    return;
+  }
+#endif
+  T kept[4][4];
+  for (std::int64_t i = 0; i < 4; ++i)
+    for (std::int64_t j = 0; j < 4; ++j) kept[j][i] = from[i * columns + j];
+  for (std::int64_t j = 0; j < 4; ++j) std::copy_n(kept[j], 4, to + j * rows);
+}
+
 // to[j * rows + i] = from[i * columns + j], tile by tile.
 template <class T>
 BACKSOLVE_FOR_THE_PROCESSOR
@@ -36,10 +61,7 @@ void turn(const T* from, T* to, std::int64_t rows, std::int64_t columns) {
   for (std::int64_t i0 = 0; i0 < rows; i0 += tile)
     for (std::int64_t j0 = 0; j0 < columns; j0 += tile) {
       if (i0 + tile <= rows && j0 + tile <= columns) {
-        T kept[tile][tile];
-        for (std::int64_t i = 0; i < tile; ++i)
-          for (std::int64_t j = 0; j < tile; ++j) kept[j][i] = from[(i0 + i) * columns + j0 + j];
-        for (std::int64_t j = 0; j < tile; ++j) std::copy_n(kept[j], tile, to + (j0 + j) * rows + i0);
+        turn_tile(from + i0 * columns + j0, to + j0 * rows + i0, rows, columns);
       } else {
         for (std::int64_t j = j0; j < std::min(j0 + tile, columns); ++j)
           for (std::int64_t i = i0; i < std::min(i0 + tile, rows); ++i) to[j * rows + i] = from[i * columns + j];
@@ -120,19 +142,22 @@ RowSums row_sums(const T* a, const W* x, const double* x_size, std::int64_t n, W
   constexpr int parts = 8;
 #if defined(__GNUC__)
   if constexpr (std::is_same_v<T, double>) {
-    typedef double Vector __attribute__((vector_size(8 * parts), aligned(8), may_alias));
-    Vector sum{}, weight{}, size{};
+    typedef double Vector __attribute__((vector_size(32), aligned(8), may_alias));
+    Vector sum[2]{}, weight[2]{}, size[2]{};
     std::int64_t j = 0;
-    const auto take = [&](Vector v, Vector at, Vector at_size) __attribute__((always_inline)) {
-      const Vector v_size = v < 0.0 ? -v : v;
-      sum += v * at, weight += v_size * at_size, size += v_size;
-    };
     for (; j + parts <= n; j += parts)
-      take(*reinterpret_cast<const Vector*>(a + j), *reinterpret_cast<const Vector*>(x + j),
-           *reinterpret_cast<const Vector*>(x_size + j));
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t at = j + 4 * half;
+        const Vector v = *reinterpret_cast<const Vector*>(a + at), v_size = v < 0.0 ? -v : v;
+        sum[half] += v * *reinterpret_cast<const Vector*>(x + at);
+        weight[half] += v_size * *reinterpret_cast<const Vector*>(x_size + at);
+        size[half] += v_size;
+      }
     RowSums total{0, 0};
     product = 0;
-    for (int p = 0; p < parts; ++p) product += sum[p], total.weight += weight[p], total.size += size[p];
+    for (int half = 0; half < 2; ++half)
+      for (int p = 0; p < 4; ++p)
+        product += sum[half][p], total.weight += weight[half][p], total.size += size[half][p];
     for (; j < n; ++j) product += a[j] * x[j], total.weight += magnitude(a[j]) * x_size[j], total.size += magnitude(a[j]);
     return total;
   }

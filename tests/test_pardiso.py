@@ -357,18 +357,19 @@ def test_auto_takes_pardiso_for_large_meshes_only():
     hub = sp.lil_array(cube())
     hub[0, :200] = 1.0
     thin = "klu" if availability.installed("klu") else "superlu"
-    for S, name in ((cube(), "pardiso"), (cube(12), "superlu"), (ring, thin), (hub, "superlu")):
+    for S, name in ((cube(), "pardiso"), (cube(12), "pardiso"), (cube(10), "superlu"), (ring, thin), (hub, "superlu")):
         assert bs.explain(sp.csr_array(S)).startswith(f"{name}, since A is sparse")
-    # A grid of 80 x 80, once and as a batch; shells and high-order elements have long rows.
-    line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(80, 80))
+    # A grid of 170 x 170, once, declared, and as a batch; shells and high-order elements have long rows.
+    line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(170, 170))
     grid = sp.csr_array(sp.kronsum(line, line))
-    assert bs.explain(grid).startswith("superlu")
+    assert bs.explain(grid).startswith("superlu") and bs.explain(grid, assume="spd").startswith("pardiso")
     batch = bs.CSR(np.tile(grid.data, (8, 1)), grid.indices, grid.indptr, grid.shape)
     assert bs.explain(batch).startswith("pardiso")
     short = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(20, 20))
     block = sp.csr_array(sp.kron(sp.kronsum(short, short), np.ones((5, 5)) + np.eye(5)))
     assert bs.explain(block).startswith("pardiso") and bs.explain(block[:1000, :1000]).startswith("superlu")
-    x = bs.solve_with_info(cube(), np.ones(17**3), assume="spd")
+    F = bs.factorize(cube(), assume="spd")
+    x = F.solve_with_info(np.ones(17**3))
     assert x.converged and x.method == Pardiso()
 
 

@@ -41,6 +41,8 @@ class Full(OnArrays):
 
     def outer(self, y, x):
         """Y Xᴴ."""
+        if y.shape[2] == 1:  # in half of the time that a product of matrices takes
+            return y * _adjoint(self.linalg.xp, x)
         return self.linalg.matmul(y, _adjoint(self.linalg.xp, x))
 
     def residual(self, data, x, b, adjoint: bool = False):

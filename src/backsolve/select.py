@@ -48,19 +48,20 @@ def _is_batch(A: Any) -> bool:
 
 
 def _thin(A: Any) -> bool:
-    """Circuits, power grids and other networks, whose factors stay thin; smaller meshes where they come in batches.
+    """Circuits, power grids and other networks, whose factors stay thin; smaller meshes, and more where in batches.
 
-    A step with new values on a known pattern takes a third to a seventh of the time with SuperLU, and a new pattern at
-    most 1.5 times as long; in batches, which share it, less than half. Where places of the diagonal are empty and the
-    pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a
-    fifth to a fifteenth in a step, 1.2 times to a third once (benchmarks/results/circuits.json).
+    A step with new values on a known pattern takes a third to a half of the time with SuperLU, a new pattern at most
+    twice as long, so that the third solve makes up for it; in batches, which share it, a quarter to a half
+    (benchmarks/results/choice.json). Where places of the diagonal are empty and the pattern is far from symmetric, KLU
+    first permutes it to block triangular form, and thin need not be asked for: a fifth to a fifteenth in a step, 1.2
+    times to a third once (benchmarks/results/circuits.json).
     """
     return (
         installed("klu")
         and KLU().refuse(A) is None
         and _might_be_thin(A)
         and not (A.shape[0] >= 50_000 and _fills_in(A))
-        and (_wants_matching(A.structure) or KLU().flops_per_entry(A) < (40 if _is_batch(A) else 20))
+        and (_wants_matching(A.structure) or KLU().flops_per_entry(A) < (90 if _is_batch(A) else 50))
     )
 
 
@@ -77,19 +78,18 @@ def _wants_matching(pattern: Any) -> bool:
 def _fills_in(A: Any) -> bool:
     """Large meshes, whose factors have dense blocks; not bands, nor networks with hubs, whose factors stay thin.
 
-    There a step of training with Pardiso takes at most three quarters of the time with SuperLU, and as little as a
-    thirtieth in three dimensions; the first solve takes between a third more and a tenth. In three dimensions that
-    holds from 4,000 unknowns on, in two from 50,000 (benchmarks/results/engines.json) or, in batches, which share the
-    analysis, from 5,000; for the long rows of high-order and shell elements from 1,500
-    (benchmarks/results/compare.json).
+    There a step of training with Pardiso takes a fifth to two thirds of the time with SuperLU; the first solve takes
+    between 1.9 times, where A is definite and of 10,000 unknowns, and a tenth. In three dimensions that holds from
+    1,500 unknowns on, in two from 50,000, or 10,000 where only a triangle is factored (benchmarks/results/choice.json),
+    and in batches, which share the analysis, from 5,000; for the long rows of high-order and shell elements, too, from
+    1,500 (benchmarks/results/compare.json).
     """
     n, pattern = A.shape[0], A.structure
     if n < 1_500 or Pardiso().refuse(A) is not None:
         return False
     mean = pattern.nnz / n
-    return _is_mesh(pattern) and (
-        (mean >= 6.5 and n >= 4_000) or (mean >= 4.5 and n >= (5_000 if _is_batch(A) else 50_000)) or mean >= 20
-    )
+    plane = 5_000 if _is_batch(A) else 10_000 if A.assumed == "spd" else 50_000
+    return _is_mesh(pattern) and (mean >= 6.4 or (mean >= 4.5 and n >= plane))
 
 
 def _front(pattern: Any) -> float:
@@ -117,7 +117,12 @@ def _is_mesh(pattern: Any) -> bool:
 
 
 def _definite_in_space(A: Any) -> bool:
-    """Positive definite meshes in three dimensions, one at a time, in double precision."""
+    """Definite meshes in three dimensions, one at a time, in double precision: told by their fronts, whatever the rows.
+
+    CG with MIC takes between 1.6 times of the quickest direct method in a step of 4,096 unknowns, where the coefficient
+    is rough, and a sixteenth of 262,144 (benchmarks/results/choice.json). In the plane nothing that iterates is quicker
+    by as much as half, and with rough coefficients it takes twenty times as long.
+    """
     pattern, n = A.structure, A.shape[0]
     return (
         A.assumed == "spd"
