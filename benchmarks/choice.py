@@ -266,10 +266,12 @@ def render(table: dict[str, Any]) -> str:
         text.append(
             f"| {name} | {row['n']:,} | " + " | ".join(cells) + f" | {auto} | {ratios[0]:.2f}, {ratios[1]:.2f} |"
         )
+        both = [w for w, t in done.items() if all(t[s]["median"] <= WITHIN * best[s] for s in best)]
         for step, ratio in zip(("first", "step"), ratios, strict=True):
             if not ratio <= WITHIN:
                 quickest = min(done, key=lambda w: done[w][step]["median"])
-                outside.append(f"- {name}, {step}: {auto} takes {ratio:.2f} of {quickest}")
+                other = f"in both senses only {', '.join(both)}" if both else "none is within it in both senses"
+                outside.append(f"- {name}, {step}: {auto} takes {ratio:.2f} of {quickest}; {other}")
     heading = f"\n## Where auto takes more than {WITHIN} times the quickest: {len(outside)} of {2 * len(table)} cells\n"
     text += [heading, *outside]
     return "\n".join(text) + "\n"
