@@ -28,7 +28,7 @@ PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn", "backsolve.precondit
 LAYERS = [
     {"_kernels"},
     {"pattern", "indices", "full", "free", "arrays", "eager", "status", "solution", "errors", "options"},
-    {"operators"},
+    {"operators", "_local"},
     {"methods", "preconditioners"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
