@@ -22,6 +22,7 @@ void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
 void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 void bind_local_margins(nb::module_& m);
+void bind_local_transpose(nb::module_& m);
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -133,6 +134,7 @@ NB_MODULE(_kernels, m) {
   bind_extended(m);
   bind_incomplete(m);
   bind_local_margins(m);
+  bind_local_transpose(m);
   bind_ffi(m);
   m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
     expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),

@@ -23,7 +23,7 @@ from backsolve.methods.availability import ENGINES
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(bs.__file__).parent
 SNAPSHOT = Path(__file__).parent / "api_snapshot.txt"
-PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn", "backsolve.preconditioners"]
+PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.local", "backsolve.nn", "backsolve.preconditioners"]
 
 LAYERS = [
     {"_kernels"},
@@ -42,6 +42,7 @@ LAYERS = [
         "gallery",
         "interop",
         "least_squares",
+        "local",
         "nn",
         "nullspace",
         "progress",
