@@ -69,9 +69,7 @@ def local_foreign_column(
 def local_without_mirror(indptr: Any, indices: Any, data: Any, first: int, last: int) -> tuple[int, int]: ...
 
 class LocalMatrix:
-    def __init__(
-        self, indptr: Any, indices: Any, data: Any, t_indptr: Any, t_indices: Any, t_slot: Any
-    ) -> None: ...
+    def __init__(self, indptr: Any, indices: Any, data: Any, t_indptr: Any, t_indices: Any, t_slot: Any) -> None: ...
 
 class LocalSetting:
     def __init__(

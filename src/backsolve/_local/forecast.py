@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from .half import Half
 from .system import System
 
 __all__ = ["global_work", "pays"]
@@ -19,9 +18,11 @@ def global_work(system: System, digits: float) -> float:
     return system.nnz * min(math.sqrt(2 / gap), system.n) * max(digits, 1.0)
 
 
-def pays(system: System, touched: int, atol: float, primal: Half, dual: Half) -> bool:
-    """Whether the pushes so far, and those that the next epoch will take, stay below a fifth of a global solve."""
-    size = primal.size * dual.size
-    digits = math.log(2 * size / atol) if atol > 0 and size > atol and math.isfinite(size / atol) else 40.0
-    next_epoch = 2 * min(primal.epoch_work, dual.epoch_work)
-    return touched + next_epoch < max(global_work(system, digits) / _PER_PUSH, 1 << 12)
+def pays(system: System, touched: int, atol: float, size: float, epoch_work: int) -> bool:
+    """Whether the pushes so far, and those that the next epoch will take, stay below a fifth of a global solve.
+
+    `size` is the bound as it stands, which is to fall to `atol`.
+    """
+    ratio = size / atol if atol > 0 else math.inf
+    digits = math.log(2 * ratio) if 1 < ratio < math.inf else 40.0
+    return touched + 2 * epoch_work < max(global_work(system, digits) / _PER_PUSH, 1 << 12)

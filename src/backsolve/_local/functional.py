@@ -30,6 +30,11 @@ class FunctionalQuery:
         self.dual = Half(system, t, dual=True, by_rows=not by_rows)
 
     @property
+    def halves(self) -> list[Half]:
+        """Both sides."""
+        return [self.primal, self.dual]
+
+    @property
     def touched(self) -> int:
         """Entries read so far."""
         return self.primal.touched + self.dual.touched
@@ -39,7 +44,8 @@ class FunctionalQuery:
         goal, best = atol, math.inf
         while True:
             while self.primal.size * self.dual.size > goal and not budget.empty:
-                if leave and not pays(self.system, self.touched, atol, self.primal, self.dual):
+                size, next_work = self.primal.size * self.dual.size, min(h.epoch_work for h in (self.primal, self.dual))
+                if leave and not pays(self.system, self.touched, atol, size, next_work):
                     return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
                 half = min((self.primal, self.dual), key=lambda h: (h.largest <= 0, h.epoch_work))
                 aim = goal / self.other(half).size if self.other(half).size > 0 else 0.0

@@ -97,6 +97,14 @@ class Half:
         self.side.load(self.setting, index, value)
         self._measure()
 
+    def replace(self, x: np.ndarray) -> None:
+        """Take the x of another solver, for all unknowns, and make the residual of it."""
+        self.side.clear()
+        self.side.load(self.setting, *self.b)
+        index = np.flatnonzero(x)
+        self.side.add(self.setting, index, np.ascontiguousarray(x[index], np.float64))
+        self.settle()
+
     def renew(self) -> None:
         """Take values that have changed: margins and the residual anew, x stays."""
         index, x, _, _ = self.side.support()

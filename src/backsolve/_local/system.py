@@ -35,8 +35,10 @@ class System:
         Barriers by rows and by columns.
     kept : (row margins, column margins), optional
         Lower bounds for the values as they are.
-    gap : float, optional
-        Smallest margin over the diagonal, known from elsewhere; only to predict work.
+    gaps : (float, float), optional
+        Smallest margin over the diagonal by rows and by columns, known with `kept`, which is then not read.
+    least : (float, float), optional
+        Lower bounds of all margins by rows and by columns, where they are promised and not kept.
     stamp : () -> object, optional
         A value that changes when the values may have; without it they may change unseen unless they are read only.
     """
@@ -49,7 +51,8 @@ class System:
         w: np.ndarray | None = None,
         v: np.ndarray | None = None,
         kept: tuple[np.ndarray, np.ndarray] | None = None,
-        gap: float | None = None,
+        gaps: tuple[float | None, float | None] | None = None,
+        least: tuple[float, float] | None = None,
         stamp: Callable[[], Any] | None = None,
     ):
         self.access, self.n, self.nnz = access, access.n, access.nnz
@@ -58,11 +61,12 @@ class System:
         self.matrix: Any = _kernels.LocalMatrix(
             access.indptr, access.indices, access.data, access.t_indptr, access.t_indices, access.t_slot
         )
-        self.gap = gap
+        self.gap: float | None = None
+        self._least: tuple[float, float] | None = least
         self._pool: list[Any] = []
         self._guard = threading.Lock()
         if kept is not None:
-            self._know(*kept)
+            self._know(*kept, gaps)
         elif promise is None:
             self.refresh()
         else:
@@ -78,15 +82,31 @@ class System:
         same = self.access.symmetric and self.w is self.v
         self._know(by_rows, by_rows if same else margins(self.access, columns=True, weights=self.v))
 
-    def _know(self, by_rows: np.ndarray, by_columns: np.ndarray) -> None:
-        self.kept = (by_rows, by_columns)
+    def _know(self, by_rows: np.ndarray, by_columns: np.ndarray, gaps: Any = None) -> None:
+        self.kept, self._least = (by_rows, by_columns), None
         self._current = self._stamp() if self._stamp else None
-        if self.promise is None:
-            self.rows, self.columns = (bool(np.all(m > 0)) for m in self.kept)
-        else:
+        if self.promise is not None:
             self.rows, self.columns = self.promise in ("rows", "both"), self.promise in ("columns", "both")
-        if self.gap is None and (self.rows or self.columns):
+        elif gaps is not None:
+            self.rows, self.columns = (gap is not None and gap > 0 for gap in gaps)
+        else:
+            self.rows, self.columns = (bool(np.all(m > 0)) for m in self.kept)
+        if gaps is not None:
+            self.gap = max((gap for gap in gaps if gap is not None), default=None)
+        elif self.rows or self.columns:
             self.gap = self._measure_gap(self.kept[0 if self.rows else 1])
+
+    def least(self, columns: bool) -> float:
+        """The smallest margin by rows or by columns; 0 where it is not known."""
+        kept = self.current()
+        if kept is not None and self._least is None:
+            self._least = tuple(float(np.min(m, initial=np.inf)) for m in kept)
+        return max(self._least[columns], 0.0) if self._least is not None else 0.0
+
+    def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:
+        """Take barriers where the matrix is not dominant without them, and make margins anew."""
+        self.w, self.v = (None if self.rows else w), (None if self.columns else v)
+        self.refresh()
 
     def _measure_gap(self, known: np.ndarray) -> float:
         weights = self.w if self.rows else self.v
@@ -114,9 +134,17 @@ class System:
 
     def weakest(self, columns: bool = False) -> tuple[int, float]:
         """The row, or column, with the smallest margin, and that margin."""
-        known = self.kept[columns] if self.kept is not None else margins(self.access, columns, self.v if columns else self.w)
+        known = (
+            self.kept[columns]
+            if self.kept is not None
+            else margins(self.access, columns, self.v if columns else self.w)
+        )
         at = int(np.argmin(np.where(np.isnan(known), -np.inf, known)))
         return at, float(known[at])
+
+    def row_margins(self) -> np.ndarray:
+        """Margins of all rows as the values are: O(nnz)."""
+        return margins(self.access, weights=self.w)
 
     # -- what kernels take ------------------------------------------------------------------------------
 

@@ -1,6 +1,9 @@
 """Solves that read a neighbourhood of a matrix or a graph, in memory or on disk."""
 
+from .._local.estimate import Estimate
 from .._local.folder import Folder
+from .dominant import DiagonallyDominant
+from .queries import entry, functional, solve
 from .storage import open, save
 
-__all__ = ["Folder", "open", "save"]
+__all__ = ["DiagonallyDominant", "Estimate", "Folder", "entry", "functional", "open", "save", "solve"]
