@@ -10,7 +10,6 @@ import numpy as np
 from .. import _kernels
 from .entry_errors import Errors, lookup
 from .half import Half
-from .system import Vector
 
 __all__ = ["Gradient", "ValuesGradient", "gradient", "outer"]
 
@@ -18,7 +17,7 @@ _UP = 1 + 2.0**-49
 
 
 def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where neither factor is zero, by place."""
+    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where no factor is zero, by place."""
     slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
     order = np.argsort(slot, kind="stable")
     return slot[order], row[order], column[order], value[order]

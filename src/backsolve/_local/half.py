@@ -61,7 +61,7 @@ class Half:
             budget.spend(self.side.work - start)
             start = self.side.work
             self._measure()
-            # Sums are guaranteed to fall only for omega < 2/(2 - gap), and by columns; one that rose says that it is beyond.
+            # Sums are guaranteed to fall only for omega < 2/(2 - gap), and by columns: one that rose says it is beyond.
             if self.omega > 1 and self.sum > before:
                 self.omega = 1.0
             if done or budget.empty:

@@ -118,7 +118,7 @@ class System:
         return float(np.min(known / np.where(scale > 0, scale, 1), initial=1.0))
 
     def current(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The kept margins if the values are known to be those that they were made of; renewed if nothing else holds."""
+        """The kept margins if they are known to be those of the values as they are; renewed if that is allowed."""
         if self._stamp is None or self.kept is None:
             return None
         if self._stamp() != self._current:
