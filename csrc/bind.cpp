@@ -20,6 +20,7 @@ void bind_analysis(nb::module_& m);     // bind_analysis.cpp
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
+void bind_local_pagerank(nb::module_& m);
 void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 
 template <class I, class T, class Class>
@@ -131,6 +132,7 @@ NB_MODULE(_kernels, m) {
   bind_elimination(m);
   bind_extended(m);
   bind_incomplete(m);
+  bind_local_pagerank(m);
   bind_ffi(m);
   m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
     expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),
