@@ -22,6 +22,9 @@ void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
 void bind_local_pagerank(nb::module_& m);
 void bind_ffi(nb::module_& m);          // bind_ffi.cpp
+void bind_local(nb::module_& m);
+void bind_local_margins(nb::module_& m);
+void bind_local_transpose(nb::module_& m);
 
 template <class I, class T, class Class>
 void bind_values(Class& c) {
@@ -132,6 +135,9 @@ NB_MODULE(_kernels, m) {
   bind_elimination(m);
   bind_extended(m);
   bind_incomplete(m);
+  bind_local(m);
+  bind_local_margins(m);
+  bind_local_transpose(m);
   bind_local_pagerank(m);
   bind_ffi(m);
   m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {

@@ -40,7 +40,7 @@ backsolve::local::View<P, I, T> view_of(const In<P, 1>& ptr, const In<I, 1>& idx
   return rows;
 }
 
-local::Rule rule_of(const nb::dict& d) {
+pagerank::Rule rule_of(const nb::dict& d) {
   pagerank::Rule rule;
   const auto number = [&d](const char* key) { return nb::cast<double>(d[key]); };
   rule.factor = number("factor");
@@ -57,7 +57,7 @@ local::Rule rule_of(const nb::dict& d) {
   return rule;
 }
 
-local::Stop stop_of(const nb::dict& d) {
+pagerank::Stop stop_of(const nb::dict& d) {
   return {static_cast<pagerank::Goal>(nb::cast<int>(d["goal"])), nb::cast<double>(d["tol"]), nb::cast<std::int64_t>(d["k"]),
           nb::cast<bool>(d["ordered"]), nb::cast<std::int64_t>(d["budget"])};
 }

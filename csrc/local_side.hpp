@@ -1,0 +1,267 @@
+// One side of a local solve: N x = b by pushes, where N is M (pushes read columns) or M^T (they read rows).
+//
+// A push at i adds the step omega r_i / N_ii to x_i and subtracts step N[:, i] from r: Gauss-Seidel (Southwell 1946) on
+// the residual, which touches the neighbours of i and nobody else. Pushes go on first in, first out while
+// |r_i| > eps weight_i; the caller lowers eps geometrically. Weights say in which sense N is dominant:
+//   rows     weight_i = (<N> w)_i, a lower bound of the margin: afterwards |x - x^|_i <= eps w_i.
+//   columns  weight_i = entries of column i / v_i: then sum v|r| falls by at least its share of each push, and the work
+//            is at most |b|_1 / (omega delta eps) (Andersen, Chung & Lang 2006).
+// w and v are barriers, 1 unless given. What is certified is never r as pushed, but the residual made anew from x.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "local_margins.hpp"
+#include "local_view.hpp"
+#include "subnormals.hpp"
+
+namespace backsolve::local {
+
+inline constexpr double kLeast = std::numeric_limits<double>::denorm_min();
+inline constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+// m u / (1 - m u): what m roundings can add up to (Higham 2002, lemma 3.1); infinite where it says nothing.
+inline double gamma(double m) {
+  const double mu = m * (std::numeric_limits<double>::epsilon() / 2);
+  return mu < 0.5 ? mu / (1 - mu) : kInfinite;
+}
+
+enum class Sense { rows, columns };
+
+// How thresholds and bounds weigh the unknowns of one side.
+struct Weights {
+  Sense sense = Sense::rows;
+  bool rows = false, columns = false;  // in which senses N is known to be dominant everywhere
+  const double* kept = nullptr;        // lower bounds of (<N> w)_i, known to be current; null: made at first touch
+  const double* w = nullptr;           // null: 1
+  const double* v = nullptr;
+};
+
+struct Site {
+  double r = 0, x = 0, weight = 0;
+  std::uint32_t place = 0;  // among the touched, counted from 1; 0: not touched
+  std::uint32_t queued = 0;
+};
+
+struct Bounds {
+  double rows = kInfinite;     // max (|r| + tau)_k / (<N> w)_k
+  double columns = kInfinite;  // sum v_k (|r| + tau)_k
+  std::int64_t weakest = -1;   // a touched row without a proven margin
+};
+
+class Side {
+ public:
+  explicit Side(std::int64_t n) : n_(n), site_(n) {}
+
+  std::int64_t n() const { return n_; }
+  std::int64_t work() const { return work_; }      // entries read by pushes
+  std::int64_t pushes() const { return pushes_; }
+  std::int64_t volume() const { return volume_; }  // entries of the lists that have been pushed, each counted once
+  const std::vector<std::int64_t>& touched() const { return touched_; }
+  const Site* find(std::int64_t i) const { return site_[i].place ? &site_[i] : nullptr; }
+  double tau(const Site& s) const { return s.place <= tau_.size() ? tau_[s.place - 1] : 0; }
+
+  // Takes time for what was touched only.
+  void clear() {
+    for (const std::int64_t i : touched_) site_[i] = Site{};
+    touched_.clear();
+    tau_.clear();
+    work_ = pushes_ = volume_ = 0;
+  }
+
+  // r += value at each index.
+  template <class V>
+  void load(const V& columns, const V& rows, const Weights& weights, const std::int64_t* index, const double* value,
+            std::int64_t count) {
+    const Subnormals kept;
+    for (std::int64_t k = 0; k < count; ++k) {
+      if (static_cast<std::uint64_t>(index[k]) >= static_cast<std::uint64_t>(n_))
+        malformed("the right-hand side has the index " + std::to_string(index[k]) + "; it must lie in [0, " +
+                  std::to_string(n_) + ").");
+      touch(columns, rows, weights, index[k]).r += value[k];
+    }
+  }
+
+  // Pushes while |r_i| > eps weight_i somewhere, or until `budget` entries have been read. Whether it is done.
+  template <class V>
+  bool push(const V& columns, const V& rows, const Weights& weights, double eps, double omega, std::int64_t budget) {
+    const Subnormals kept;
+    queue_.clear();
+    for (const std::int64_t i : touched_) {
+      Site& s = site_[i];
+      s.queued = std::fabs(s.r) > eps * s.weight;
+      if (s.queued) queue_.push_back(i);
+    }
+    const std::int64_t limit = work_ + std::min(budget, std::numeric_limits<std::int64_t>::max() - work_);
+    while (!queue_.empty()) {
+      next_.clear();
+      for (std::size_t at = 0; at < queue_.size(); ++at) {
+        if (work_ >= limit) return false;
+        prefetch_list(columns, at);
+        const std::int64_t i = queue_[at];
+        Site& s = site_[i];
+        s.queued = 0;
+        if (!(std::fabs(s.r) > eps * s.weight)) continue;
+        const double d = columns.diagonal(i), step = omega * s.r / d;
+        if (!(std::fabs(d) > 0) || !std::isfinite(step)) bad_step(i, d, s.r);
+        if (s.x == 0) volume_ += columns.count(i);
+        s.x += step;
+        columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
+          Site& t = touch(columns, rows, weights, j);
+          t.r -= value * step;
+          if (!t.queued && std::fabs(t.r) > eps * t.weight) {
+            t.queued = 1;
+            next_.push_back(j);
+          }
+        });
+        work_ += columns.count(i);
+        ++pushes_;
+      }
+      queue_.swap(next_);
+    }
+    return true;
+  }
+
+  // x_i += step at each index, r -= N step.
+  template <class V>
+  void add(const V& columns, const V& rows, const Weights& weights, const std::int64_t* index, const double* step,
+           std::int64_t count) {
+    const Subnormals kept;
+    for (std::int64_t k = 0; k < count; ++k) {
+      const std::int64_t i = index[k];
+      if (static_cast<std::uint64_t>(i) >= static_cast<std::uint64_t>(n_)) malformed("an index of the step is out of range");
+      if (step[k] == 0) continue;
+      touch(columns, rows, weights, i).x += step[k];
+      columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
+        touch(columns, rows, weights, j).r -= value * step[k];
+      });
+      work_ += columns.count(i);
+    }
+  }
+
+  // Makes r = b - N x anew, and tau, which bounds what rounding did to it:
+  // tau_k = gamma(m_k + 2) (|b| + |N| |x|)_k + (m_k + 1) least, m_k the entries of row k.
+  template <class V>
+  void recompute(const V& columns, const V& rows, const Weights& weights, const std::int64_t* index,
+                 const double* value, std::int64_t count) {
+    const Subnormals kept;
+    for (const std::int64_t i : touched_) site_[i].r = 0;
+    tau_.assign(touched_.size(), 0);
+    const auto part = [&](std::int64_t j, double change) {
+      Site& t = touch(columns, rows, weights, j);
+      if (t.place > tau_.size()) tau_.resize(t.place, 0);
+      t.r += change;
+      tau_[t.place - 1] += std::fabs(change);
+    };
+    for (std::int64_t k = 0; k < count; ++k) part(index[k], value[k]);
+    const std::size_t before = touched_.size();
+    for (std::size_t at = 0; at < before; ++at) {
+      const std::int64_t i = touched_[at];
+      const double x = site_[i].x;
+      if (x != 0) columns.each(i, [&](std::int64_t j, double v, std::int64_t) { part(j, -v * x); });
+    }
+    for (std::size_t at = 0; at < touched_.size(); ++at) {
+      const double m = static_cast<double>(rows.count(touched_[at]));
+      tau_[at] = gamma(m + 2) * tau_[at] * (1 + 2 * gamma(m + 4)) + (m + 2) * least();
+    }
+  }
+
+  // Bounds of the error in each sense that N is dominant in, from r and tau, rounded upwards.
+  template <class V>
+  Bounds bounds(const V& rows, const Weights& weights) const {
+    const Subnormals kept;
+    Bounds found;
+    double largest = 0, sum = 0, longest = 0;
+    for (std::size_t at = 0; at < touched_.size(); ++at) {
+      const std::int64_t k = touched_[at];
+      const Site& s = site_[k];
+      const double size = std::fabs(s.r) + (at < tau_.size() ? tau_[at] : 0);
+      sum += size * (weights.v ? weights.v[k] : 1);
+      longest = std::max(longest, static_cast<double>(rows.count(k)));
+      if (weights.rows) {
+        const double below = weights.sense == Sense::rows ? s.weight : row_margin(rows, weights, k);
+        if (!(below > 0)) {
+          found.weakest = k;
+          largest = kInfinite;
+        } else {
+          largest = std::max(largest, size / below);
+        }
+      }
+      if (!std::isfinite(size)) sum = kInfinite, largest = kInfinite;
+    }
+    const double up = 1 + 4 * gamma(longest + static_cast<double>(touched_.size()) + 16);
+    if (weights.rows) found.rows = largest * up + kLeast;
+    if (weights.columns) found.columns = sum * up + static_cast<double>(touched_.size() + 1) * kLeast;
+    return found;
+  }
+
+  // The largest eps at which a push is waiting: max |r_i| / weight_i; and how the residual stands: sum v |r|.
+  std::pair<double, double> standing(const Weights& weights) const {
+    double largest = 0, sum = 0;
+    for (const std::int64_t i : touched_) {
+      const Site& s = site_[i];
+      largest = std::max(largest, std::fabs(s.r) / s.weight);
+      sum += std::fabs(s.r) * (weights.v ? weights.v[i] : 1);
+    }
+    return {largest, sum};
+  }
+
+ private:
+  template <class V>
+  Site& touch(const V& columns, const V& rows, const Weights& weights, std::int64_t i) {
+    Site& s = site_[i];
+    if (!s.place) {
+      if (touched_.size() >= std::numeric_limits<std::uint32_t>::max()) malformed("more than 4294967295 unknowns touched");
+      const double weight = weights.sense == Sense::rows ? row_margin(rows, weights, i)
+                                                         : static_cast<double>(std::max<std::int64_t>(columns.count(i), 1)) / (weights.v ? weights.v[i] : 1);
+      if (weights.sense == Sense::rows && !(weight > 0)) bad_margin(rows, i, weight);
+      touched_.push_back(i);
+      s.place = static_cast<std::uint32_t>(touched_.size());
+      s.weight = weight;
+    }
+    return s;
+  }
+
+  template <class V>
+  static double row_margin(const V& rows, const Weights& weights, std::int64_t i) {
+    return weights.kept ? weights.kept[i] : margin(rows, i, weights.w);
+  }
+
+  template <class V>
+  void prefetch_list(const V& columns, std::size_t at) const {
+#if defined(__GNUC__)
+    if (at + 8 < queue_.size()) __builtin_prefetch(columns.ptr + queue_[at + 8]);
+    if (at + 4 < queue_.size()) {
+      const std::int64_t first = columns.ptr[queue_[at + 4]];
+      if (first >= 0 && first < columns.stored) __builtin_prefetch(columns.idx + first);
+    }
+#else
+    (void)columns, (void)at;
+#endif
+  }
+
+  static double least() { return flushes() ? std::numeric_limits<double>::min() : kLeast; }
+
+  template <class V>
+  [[noreturn, gnu::cold, gnu::noinline]] void bad_margin(const V& rows, std::int64_t i, double weight) const {
+    malformed(std::string(rows.name) + " " + std::to_string(i) +
+              (std::isnan(weight) ? " has a value that is not finite" : " is not dominant: its diagonal entry does not exceed the sum of the others by more than rounding") +
+              "; every " + rows.name + " that is met must be strictly dominant for this certificate.");
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void bad_step(std::int64_t i, double d, double r) const {
+    malformed("the push at unknown " + std::to_string(i) + " divides " + std::to_string(r) + " by the diagonal entry " +
+              std::to_string(d) + ": diagonal entries must be stored, finite and not zero, values and right-hand side finite.");
+  }
+
+  std::int64_t n_ = 0, work_ = 0, pushes_ = 0, volume_ = 0;
+  Pages<Site> site_;
+  std::vector<std::int64_t> touched_, queue_, next_;
+  std::vector<double> tau_;
+};
+
+}  // namespace backsolve::local

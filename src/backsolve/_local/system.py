@@ -1,0 +1,150 @@
+"""A matrix prepared for many local solves: its lists, in which senses it is dominant, and room to work in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import _kernels
+from .access import Access
+from .margins import margins
+
+__all__ = ["System", "Vector"]
+
+Vector = tuple[np.ndarray, np.ndarray]
+"""A sparse vector: (index int64, value float64), no index twice."""
+
+
+class System:
+    """M with what certificates need to know of it everywhere.
+
+    M is dominant by rows if (⟨M⟩w)_k > 0 in every row, by columns if (⟨M⟩ᵀv)_k > 0 in every column; w = v = 1 is
+    diagonal dominance, other weights are barriers. Which of them hold for all of M is found out once, in O(nnz), or
+    promised; margins of what a query touches are the kept ones while the values are known not to have changed, and
+    are made anew in each query else.
+
+    Parameters
+    ----------
+    access : Access
+    promise : {"rows", "columns", "both"}, optional
+        Senses of dominance to take for granted where nothing is touched.
+    w, v : (n,) float64, optional
+        Barriers by rows and by columns.
+    kept : (row margins, column margins), optional
+        Lower bounds for the values as they are.
+    gap : float, optional
+        Smallest margin over the diagonal, known from elsewhere; only to predict work.
+    stamp : () -> object, optional
+        A value that changes when the values may have; without it they may change unseen unless they are read only.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        promise: str | None = None,
+        w: np.ndarray | None = None,
+        v: np.ndarray | None = None,
+        kept: tuple[np.ndarray, np.ndarray] | None = None,
+        gap: float | None = None,
+        stamp: Callable[[], Any] | None = None,
+    ):
+        self.access, self.n, self.nnz = access, access.n, access.nnz
+        self.w, self.v, self.promise = w, v, promise
+        self._stamp = stamp if stamp is not None else None if access.data.flags.writeable else lambda: 0
+        self.matrix: Any = _kernels.LocalMatrix(
+            access.indptr, access.indices, access.data, access.t_indptr, access.t_indices, access.t_slot
+        )
+        self.gap = gap
+        self._pool: list[Any] = []
+        self._guard = threading.Lock()
+        if kept is not None:
+            self._know(*kept)
+        elif promise is None:
+            self.refresh()
+        else:
+            self.kept = None
+            self.rows, self.columns = promise in ("rows", "both"), promise in ("columns", "both")
+            self._current = None
+
+    # -- what is known everywhere -----------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Make all margins anew: O(nnz)."""
+        by_rows = margins(self.access, weights=self.w)
+        same = self.access.symmetric and self.w is self.v
+        self._know(by_rows, by_rows if same else margins(self.access, columns=True, weights=self.v))
+
+    def _know(self, by_rows: np.ndarray, by_columns: np.ndarray) -> None:
+        self.kept = (by_rows, by_columns)
+        self._current = self._stamp() if self._stamp else None
+        if self.promise is None:
+            self.rows, self.columns = (bool(np.all(m > 0)) for m in self.kept)
+        else:
+            self.rows, self.columns = self.promise in ("rows", "both"), self.promise in ("columns", "both")
+        if self.gap is None and (self.rows or self.columns):
+            self.gap = self._measure_gap(self.kept[0 if self.rows else 1])
+
+    def _measure_gap(self, known: np.ndarray) -> float:
+        weights = self.w if self.rows else self.v
+        rows = np.repeat(np.arange(self.n, dtype=self.access.indices.dtype), np.diff(self.access.indptr))
+        on = self.access.indices == rows
+        diagonal = np.zeros(self.n)
+        np.add.at(diagonal, rows[on], np.asarray(self.access.data[on], np.float64))
+        scale = np.abs(diagonal) * (1 if weights is None else weights)
+        return float(np.min(known / np.where(scale > 0, scale, 1), initial=1.0))
+
+    def current(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The kept margins if the values are known to be those that they were made of; renewed if nothing else holds."""
+        if self._stamp is None or self.kept is None:
+            return None
+        if self._stamp() != self._current:
+            if self.promise is not None:
+                return None
+            self.refresh()
+        return self.kept
+
+    @property
+    def dominant(self) -> bool:
+        """Whether any certificate can be given."""
+        return self.rows or self.columns
+
+    def weakest(self, columns: bool = False) -> tuple[int, float]:
+        """The row, or column, with the smallest margin, and that margin."""
+        known = self.kept[columns] if self.kept is not None else margins(self.access, columns, self.v if columns else self.w)
+        at = int(np.argmin(np.where(np.isnan(known), -np.inf, known)))
+        return at, float(known[at])
+
+    # -- what kernels take ------------------------------------------------------------------------------
+
+    def setting(self, dual: bool, by_rows: bool) -> Any:
+        """How N = M, or Mᵀ if `dual`, is pushed: by its rows' margins or by the counts of its columns."""
+        kept = self.current()
+        rows, columns = (self.columns, self.rows) if dual else (self.rows, self.columns)
+        w, v = (self.v, self.w) if dual else (self.w, self.v)
+        return _kernels.LocalSetting(self.matrix, dual, by_rows, rows, columns, kept and kept[dual], w, v)
+
+    def margins_at(self, nodes: np.ndarray, columns: bool) -> np.ndarray:
+        """Margins of some rows or columns."""
+        kept = self.current()
+        if kept is not None:
+            return np.asarray(kept[columns][nodes], np.float64)
+        weights = self.v if columns else self.w
+        return np.array([margins(self.access, columns, weights, int(i), int(i) + 1)[0] for i in nodes])
+
+    def take(self) -> Any:
+        """An empty side, used before if there is one."""
+        with self._guard:
+            if self._pool:
+                return self._pool.pop()
+        return _kernels.LocalSide(self.n)
+
+    def give(self, side: Any) -> None:
+        """Keep a side for the next query; clearing it takes time for what it touched."""
+        side.clear()
+        with self._guard:
+            if len(self._pool) < 8:
+                self._pool.append(side)
