@@ -71,9 +71,7 @@ class Graph:
     edges: np.ndarray | None
     """For a pair of arrays: which of the given edges each stored one is, (edges,)."""
 
-    def __init__(
-        self, source: Any, weights: Any = None, *, n: int | None = None, directed: bool | None = None
-    ) -> None:
+    def __init__(self, source: Any, weights: Any = None, *, n: int | None = None, directed: bool | None = None) -> None:
         self.labels = self.edges = None
         if isinstance(source, tuple | list) and len(source) == 2:
             self._from_edges(source, weights, n, bool(directed))
@@ -206,9 +204,7 @@ class Graph:
     def _from_edges(self, pair: Any, weights: Any, n: int | None, directed: bool) -> None:
         start, end = (integers(f"Graph: {name}", nodes) for name, nodes in zip(("from_nodes", "to_nodes"), pair))
         if start.shape != end.shape:
-            raise ValueError(
-                f"Graph: from_nodes and to_nodes must have one length; got {start.size} and {end.size}."
-            )
+            raise ValueError(f"Graph: from_nodes and to_nodes must have one length; got {start.size} and {end.size}.")
         largest = int(max(start.max(), end.max())) if start.size else -1
         n = largest + 1 if n is None else int(n)
         least = int(min(start.min(), end.min())) if start.size else 0
@@ -278,7 +274,9 @@ class Graph:
         A = sp.csr_array(source)
         symmetric = directed is not True and (A != A.T).nnz == 0
         if directed is False and not symmetric:
-            raise ValueError("Graph: the matrix of an undirected graph must be symmetric: give A + A.T, or directed=True.")
+            raise ValueError(
+                "Graph: the matrix of an undirected graph must be symmetric: give A + A.T, or directed=True."
+            )
         plain = bool(np.all(A.data == 1))
         self._set(A.indptr, A.indices, None if plain else A.data, not symmetric)
 

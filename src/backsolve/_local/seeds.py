@@ -75,7 +75,9 @@ def _checked(seeds: Seeds, n: int, normal: bool) -> Seeds:
     largest = np.zeros(queries)
     np.maximum.at(largest, query, weights)
     if normal and not np.all(largest > 0):
-        raise ValueError(f"seeds: the weights of a query must have a positive sum; query {np.argmin(largest > 0)} has none.")
+        raise ValueError(
+            f"seeds: the weights of a query must have a positive sum; query {np.argmin(largest > 0)} has none."
+        )
     if normal:
         scaled = weights / largest[query]  # no sum overflows
         # Pairwise sums over each query; rounding of the quotient is within what the kernel allows for.

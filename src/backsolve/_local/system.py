@@ -100,7 +100,7 @@ class System:
         """The smallest margin by rows or by columns; 0 where it is not known."""
         kept = self.current()
         if kept is not None and self._least is None:
-            self._least = tuple(float(np.min(m, initial=np.inf)) for m in kept)
+            self._least = float(np.min(kept[0], initial=np.inf)), float(np.min(kept[1], initial=np.inf))
         return max(self._least[columns], 0.0) if self._least is not None else 0.0
 
     def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:

@@ -2,8 +2,21 @@
 
 from .._local.estimate import Estimate
 from .._local.folder import Folder
+from .._local.graph import Graph
 from .dominant import DiagonallyDominant
 from .queries import entry, functional, solve
+from .resistance import effective_resistance
 from .storage import open, save
 
-__all__ = ["DiagonallyDominant", "Estimate", "Folder", "entry", "functional", "open", "save", "solve"]
+__all__ = [
+    "DiagonallyDominant",
+    "Estimate",
+    "Folder",
+    "Graph",
+    "effective_resistance",
+    "entry",
+    "functional",
+    "open",
+    "save",
+    "solve",
+]
