@@ -3,6 +3,8 @@
 from .._local.estimate import Estimate
 from .._local.folder import Folder
 from .._local.graph import Graph
+from .._local.probe import Forecast
+from .cost import predict_cost
 from .dominant import DiagonallyDominant
 from .queries import entry, functional, solve
 from .resistance import effective_resistance
@@ -12,11 +14,13 @@ __all__ = [
     "DiagonallyDominant",
     "Estimate",
     "Folder",
+    "Forecast",
     "Graph",
     "effective_resistance",
     "entry",
     "functional",
     "open",
+    "predict_cost",
     "save",
     "solve",
 ]
