@@ -97,3 +97,22 @@ class LocalSide:
 
 def local_functional(primal: LocalSide, dual: LocalSide, index: Any, t: Any) -> tuple[float, float]: ...
 def local_outer(primal: LocalSide, dual: LocalSide, matrix: LocalMatrix) -> tuple[Any, Any, Any, Any]: ...
+
+class LocalWorkers:
+    def __init__(self, n: int) -> None: ...
+
+def local_push(
+    workers: LocalWorkers,
+    indptr: Any,
+    indices: Any,
+    slot: Any,
+    data: Any,
+    strength: Any,
+    scale: Any,
+    first: Any,
+    ids: Any,
+    weights: Any,
+    rule: dict[str, Any],
+    stop: dict[str, Any],
+) -> tuple[Any, Any, Any, Any, Any]: ...
+def local_strengths(indptr: Any, indices: Any, data: Any, out: Any) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ def seeds_of(seeds: Any, n: int, *, normal: bool) -> Seeds:
         ids, weights = _distribution(seeds)
         found = Seeds(np.array([0, len(ids)]), ids, weights, True)
     elif sp.issparse(seeds):
-        rows = sp.csr_array(seeds)
+        rows: Any = sp.csr_array(seeds)
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"seeds: a sparse matrix must have the shape (queries, {n}); got {rows.shape}.")
         found = Seeds(rows.indptr.astype(np.int64), rows.indices.astype(np.int64), np.asarray(rows.data, float), False)
@@ -81,6 +82,6 @@ def _checked(seeds: Seeds, n: int, normal: bool) -> Seeds:
     if normal:
         scaled = weights / largest[query]  # no sum overflows
         # Pairwise sums over each query; rounding of the quotient is within what the kernel allows for.
-        sums = np.array([np.sum(scaled[a:b]) for a, b in zip(first[:-1], first[1:])])
+        sums = np.array([np.sum(scaled[a:b]) for a, b in itertools.pairwise(first)])
         weights = scaled / sums[query]
     return Seeds(first, np.ascontiguousarray(ids), np.ascontiguousarray(weights), single)

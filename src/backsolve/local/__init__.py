@@ -4,9 +4,11 @@ from .._local.estimate import Estimate
 from .._local.folder import Folder
 from .._local.graph import Graph
 from .._local.probe import Forecast
+from .._local.ranks import Ranks
 from .cost import predict_cost
 from .dominant import DiagonallyDominant
 from .queries import entry, functional, solve
+from .ranking import katz, pagerank
 from .resistance import effective_resistance
 from .storage import open, save
 
@@ -16,10 +18,13 @@ __all__ = [
     "Folder",
     "Forecast",
     "Graph",
+    "Ranks",
     "effective_resistance",
     "entry",
     "functional",
+    "katz",
     "open",
+    "pagerank",
     "predict_cost",
     "save",
     "solve",
