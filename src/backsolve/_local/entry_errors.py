@@ -54,7 +54,7 @@ class Errors:
             bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * _UP + TINY
         if np.isfinite(self.columns) and len(nodes):
             margin = self.system.margins_at(nodes, columns=not self.dual)
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 by_columns = np.where(margin > 0, self.columns / margin * _UP + TINY, np.inf)
             bound = np.minimum(bound, by_columns)
         return bound

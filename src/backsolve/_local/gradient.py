@@ -94,5 +94,5 @@ def _entry_bounds(x: Errors, lam: Errors, rows: np.ndarray, columns: np.ndarray)
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and the rounding of the product
     a, e_a, b, e_b = np.abs(lookup(lam.x, rows)), lam.at(rows), np.abs(lookup(x.x, columns)), x.at(columns)
     with np.errstate(invalid="ignore", over="ignore"):
-        bound = (a * e_b + b * e_a + e_a * e_b + 2.0**-53 * a * b) * _UP + 4 * TINY
+        bound = (a * e_b + b * e_a + e_a * e_b + 2.0**-53 * (a * b)) * _UP + 4 * TINY
     return np.where(np.isnan(bound), np.inf, bound)

@@ -85,16 +85,14 @@ class DualQuery:
     def _sizes(self) -> tuple[float, float]:
         system, up = self.system, 1 + 4 * (self.system.n + 16) * 2.0**-53
         by_rows = by_columns = math.inf
-        if system.rows:
-            kept = system.current() or (system.row_margins(), None)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up + TINY
-            if not np.all(kept[0] > 0):
-                by_rows = math.inf
-        if system.columns:
-            by_columns = (
-                float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v))) * up + (system.n + 1) * TINY
-            )
+        with np.errstate(all="ignore"):
+            if system.rows:
+                kept = system.current() or (system.row_margins(), None)
+                if np.all(kept[0] > 0):
+                    by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up + TINY
+            if system.columns:
+                total = float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v)))
+                by_columns = total * up + (system.n + 1) * TINY
         return by_rows, by_columns
 
     @property
@@ -131,8 +129,9 @@ class DualQuery:
         self.dual.settle()
         nodes, lam, _, _ = self.dual.side.support()
         sigma, s = self.dual.bounds()
-        terms = lam * self.b[nodes]
-        value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = lam * self.b[nodes]
+            value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
         m = len(terms) + 16
         rounding = 2 * m * 2.0**-53 * size + m * TINY
         choices = {"rows": s * self.by_rows, "columns": sigma * self.by_columns}
