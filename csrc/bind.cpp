@@ -22,6 +22,7 @@ void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
 void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 void bind_local(nb::module_& m);
+void bind_local_fetched(nb::module_& m);
 void bind_local_margins(nb::module_& m);
 void bind_local_transpose(nb::module_& m);
 
@@ -135,6 +136,7 @@ NB_MODULE(_kernels, m) {
   bind_extended(m);
   bind_incomplete(m);
   bind_local(m);
+  bind_local_fetched(m);
   bind_local_margins(m);
   bind_local_transpose(m);
   bind_ffi(m);

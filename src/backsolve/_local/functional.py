@@ -28,6 +28,7 @@ class FunctionalQuery:
         by_rows = system.rows
         self.primal = Half(system, b, dual=False, by_rows=by_rows)
         self.dual = Half(system, t, dual=True, by_rows=not by_rows)
+        self._pushed = [half for half in self.halves if system.pushes(half.dual)]
 
     @property
     def halves(self) -> list[Half]:
@@ -44,10 +45,10 @@ class FunctionalQuery:
         goal, best = atol, math.inf
         while True:
             while self.primal.size * self.dual.size > goal and not budget.empty:
-                size, next_work = self.primal.size * self.dual.size, min(h.epoch_work for h in (self.primal, self.dual))
+                size, next_work = self.primal.size * self.dual.size, min(h.epoch_work for h in self._pushed)
                 if leave and not pays(self.system, self.touched, atol, size, next_work):
                     return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                half = min((self.primal, self.dual), key=lambda h: (h.largest <= 0, h.epoch_work))
+                half = min(self._pushed, key=lambda h: (h.largest <= 0, h.epoch_work))
                 aim = goal / self.other(half).size if self.other(half).size > 0 else 0.0
                 if not half.reduce(budget, aim):
                     break

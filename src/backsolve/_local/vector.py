@@ -42,6 +42,8 @@ class VectorQuery:
         """Push until the bound is below `atol`."""
         half, system = self.half, self.system
         w = system.v if half.dual else system.w
+        if not half.by_rows and not system.least(not half.dual) > 0:
+            return self.certify(atol, Status.NO_CERTIFICATE)  # no smallest margin is known: nothing bounds all entries
         scale = (
             (1.0 if w is None else float(np.max(w))) if half.by_rows else 1 / max(system.least(not half.dual), 5e-324)
         )

@@ -4,6 +4,7 @@ from .._local.estimate import Estimate
 from .._local.folder import Folder
 from .dominant import DiagonallyDominant
 from .queries import entry, functional, solve
+from .rows import Rows
 from .storage import open, save
 
-__all__ = ["DiagonallyDominant", "Estimate", "Folder", "entry", "functional", "open", "save", "solve"]
+__all__ = ["DiagonallyDominant", "Estimate", "Folder", "Rows", "entry", "functional", "open", "save", "solve"]
