@@ -20,6 +20,7 @@ void bind_analysis(nb::module_& m);     // bind_analysis.cpp
 void bind_elimination(nb::module_& m);
 void bind_extended(nb::module_& m);     // bind_extended.cpp
 void bind_incomplete(nb::module_& m);
+void bind_local_pagerank(nb::module_& m);
 void bind_ffi(nb::module_& m);          // bind_ffi.cpp
 void bind_local(nb::module_& m);
 void bind_local_fetched(nb::module_& m);
@@ -139,6 +140,7 @@ NB_MODULE(_kernels, m) {
   bind_local_fetched(m);
   bind_local_margins(m);
   bind_local_transpose(m);
+  bind_local_pagerank(m);
   bind_ffi(m);
   m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
     expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),

@@ -97,6 +97,10 @@ void bind_matrix(nb::module_& m) {
     }
     return nb::make_tuple(own(std::move(ptr)), own(std::move(idx)), own(std::move(val)), own(std::move(slot)));
   }, "columns"_a, "ids"_a.noconvert());
+  c.def_prop_ro("gap", [](const Fetched& self) {
+    const std::lock_guard lock(self.guard);
+    return std::min(self.rows().gap(), self.columns().gap());
+  });
   c.def_prop_ro("size", [](const Fetched& self) {
     const std::lock_guard lock(self.guard);
     const std::int64_t columns = &self.rows() == &self.columns() ? 0 : 1;

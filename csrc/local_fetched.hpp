@@ -46,6 +46,7 @@ class FetchedLists {
     const std::size_t at = place(i);
     for (std::int64_t k = ptr_[at]; k < ptr_[at + 1]; ++k) f(idx_[k], val_[k], slot_.empty() ? k : slot_[k]);
   }
+  double gap() const { return gap_; }  // the least margin over |diagonal|
   double diagonal(std::int64_t i) const { return diagonal_[place(i)]; }
   double margin(std::int64_t i) const { return margin_[place(i)]; }
   void prefetch(std::int64_t) const {}
@@ -75,6 +76,7 @@ class FetchedLists {
     ptr_.push_back(entries());
     diagonal_.push_back(d);
     margin_.push_back(least);
+    if (d != 0) gap_ = std::min(gap_, least / std::fabs(d));
     places_.insert(i, lists() - 1);
   }
 
@@ -175,6 +177,7 @@ class FetchedLists {
 
   std::int64_t n_;
   Promise promise_;
+  double gap_ = 1;
   IdMap places_, mentioned_;  // list: its place; index: in how many lists it is
   std::vector<std::int64_t> ids_, ptr_{0}, idx_, slot_;
   std::vector<double> val_, diagonal_, margin_;

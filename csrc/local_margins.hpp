@@ -95,6 +95,16 @@ double margin(const V& view, std::int64_t i, const double* weights) {
   return margin(view, i, [weights](std::int64_t j) { return weights[j]; });
 }
 
+// Margins of some lists, given by their numbers.
+template <class P, class I, class T>
+void margins_at(const View<P, I, T>& view, const double* weights, const std::int64_t* node, std::int64_t count, double* out) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (static_cast<std::uint64_t>(node[k]) >= static_cast<std::uint64_t>(view.n))
+      malformed("nodes must lie in [0, " + std::to_string(view.n) + "); got " + std::to_string(node[k]) + ".");
+    out[k] = margin(view, node[k], weights);
+  }
+}
+
 // Margins of the lists first <= i < last. Threads; the message about a damaged matrix is that of the first bad list.
 template <class P, class I, class T>
 void margins(const View<P, I, T>& view, const double* weights, std::int64_t first, std::int64_t last, double* out) {

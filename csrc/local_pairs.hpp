@@ -9,6 +9,10 @@
 namespace backsolve::local {
 
 // phi = t.x + lam.r, whose error is s.M^-1 r exactly (s = t - M^T lam), with what rounding adds to it.
+//
+// With r^ for the computed r, |r - r^| <= tau: lam.r differs from lam.r^ by at most |lam|.tau. The sum of N products, each
+// through at most N roundings, is within gamma(N) of the sum of their moduli, and within half of the least number for
+// each product; that sum of moduli and |lam|.tau are computed within the same factor, and rounded up by `up`.
 struct Functional {
   double value = 0;
   double rounding = 0;  // sum |lam| tau + gamma(p + q + 1) (|t|.|x| + |lam|.|r|), and underflow
@@ -35,7 +39,7 @@ Functional functional(const Side& primal, const Side& dual, const std::int64_t* 
     lost += std::fabs(lam) * primal.tau(*s);
   }
   const double up = 1 + 4 * gamma(terms + 16);
-  found.rounding = (lost + gamma(terms + 1) * size) * up + (2 * terms + 4) * kLeast;
+  found.rounding = (lost + gamma(terms + 1) * size) * up + 4 * (terms + 1) * least();
   return found;
 }
 

@@ -23,7 +23,11 @@
 namespace backsolve::local {
 
 inline constexpr double kLeast = std::numeric_limits<double>::denorm_min();
+inline constexpr double kNormal = std::numeric_limits<double>::min();
 inline constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+// What one operation can lose by being too small.
+inline double least() { return flushes() ? kNormal : kLeast; }
 
 // m u / (1 - m u): what m roundings can add up to (Higham 2002, lemma 3.1); infinite where it says nothing.
 inline double gamma(double m) {
@@ -77,7 +81,7 @@ class BasicSide {
   explicit BasicSide(std::int64_t n) : n_(n), site_(n) {}
 
   std::int64_t n() const { return n_; }
-  std::int64_t work() const { return work_; }      // entries read by pushes
+  std::int64_t work() const { return work_; }      // entries read by pushes, and for margins that were not kept
   std::int64_t pushes() const { return pushes_; }
   std::int64_t volume() const { return volume_; }  // entries of the lists that have been pushed, each counted once
   const std::vector<std::int64_t>& touched() const { return touched_; }
@@ -91,6 +95,7 @@ class BasicSide {
     tau_.clear();
     terms_.clear();
     work_ = pushes_ = volume_ = 0;
+    columns_hold_ = true;
   }
 
   // r += value at each index.
@@ -114,7 +119,7 @@ class BasicSide {
     queue_.clear();
     for (const std::int64_t i : touched_) {
       Site& s = site_[i];
-      s.queued = std::fabs(s.r) > eps * s.weight;
+      s.queued = waits(s, eps);
       if (s.queued) queue_.push_back(i);
     }
     bool waiting = false;
@@ -127,23 +132,24 @@ class BasicSide {
         const std::int64_t i = queue_[at];
         Site& s = site_[i];
         s.queued = 0;
-        if (!(std::fabs(s.r) > eps * s.weight)) continue;
+        if (!waits(s, eps)) continue;
         if constexpr (V::fetched) {
           if (!ready(columns, rows, weights, i)) {
             s.queued = waiting = true;  // it stays so for this call, and is not looked at again
             continue;
           }
           if (weights.sense == Sense::columns) s.weight = column_weight(columns, weights, i);
-          if (!(std::fabs(s.r) > eps * s.weight)) continue;
+          if (!waits(s, eps)) continue;
         }
         const double d = columns.diagonal(i), step = omega * s.r / d;
         if (!(std::fabs(d) > 0) || !std::isfinite(step)) bad_step(i, d, s.r);
-        if (s.x == 0) volume_ += columns.count(i);
+        if (std::fabs(step) < kNormal) continue;
+        if (s.x == 0) enter(columns, weights, i);
         s.x += step;
         columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
           Site& t = touch(columns, rows, weights, j);
           t.r -= value * step;
-          if (!t.queued && std::fabs(t.r) > eps * t.weight) {
+          if (!t.queued && waits(t, eps)) {
             t.queued = 1;
             next_.push_back(j);
           }
@@ -182,7 +188,9 @@ class BasicSide {
       const std::int64_t i = index[k];
       if (static_cast<std::uint64_t>(i) >= static_cast<std::uint64_t>(n_)) malformed("an index of the step is out of range");
       if (step[k] == 0) continue;
-      touch(columns, rows, weights, i).x += step[k];
+      Site& s = touch(columns, rows, weights, i);
+      if (s.x == 0) enter(columns, weights, i);
+      s.x += step[k];
       columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
         touch(columns, rows, weights, j).r -= value * step[k];
       });
@@ -191,7 +199,14 @@ class BasicSide {
   }
 
   // Makes r = b - N x anew, and tau, which bounds what rounding did to it:
-  // tau_k = gamma(m_k + 2) (|b| + |N| |x|)_k + (m_k + 1) least, m_k the terms that r_k is the sum of.
+  // tau_k = gamma(m_k + 2) (|b| + |N| |x|)_k + 4 (m_k + 2) least, m_k the terms of its sum.
+  //
+  // r_k is a sum of m_k products, or b_k among them: each term passes at most one product and m_k additions, so that
+  // rounding does at most gamma(m_k + 1) T, T the sum of their moduli (Higham 2002, section 3.1; in any order). T itself
+  // is summed the same way, so that T <= (1 + 2 gamma(m_k + 1)) times its computed value; gamma, its two products and
+  // the last sum round 6 times. Where a product underflows, and where numbers below the normal ones are flushed also
+  // where a sum does, r and T lose up to `least` each time: at most 2 (m_k + 1) times, and 4 times in the last line.
+  // Rows without a touched unknown or b_k have r_k = 0 exactly.
   template <class V>
   void recompute(const V& columns, const V& rows, const Weights& weights, const std::int64_t* index,
                  const double* value, std::int64_t count) {
@@ -213,13 +228,18 @@ class BasicSide {
       const double x = site_[i].x;
       if (x != 0) columns.each(i, [&](std::int64_t j, double v, std::int64_t) { part(j, -v * x); });
     }
+    const double tiny = 4 * least();
     for (std::size_t at = 0; at < touched_.size(); ++at) {
       const double m = terms_[at];
-      tau_[at] = gamma(m + 2) * tau_[at] * (1 + 2 * gamma(m + 4)) + (m + 2) * least();
+      tau_[at] = gamma(m + 2) * tau_[at] * (1 + 2 * gamma(m + 4)) + tiny * (m + 2);
     }
   }
 
   // Bounds of the error in each sense that N is dominant in, from r and tau, rounded upwards.
+  //
+  // Each quotient passes 2 roundings and each term of the sum at most N + 2, N the touched: the computed bounds are at
+  // least 1 - gamma(N + 2) times the exact ones, less half of the least number for each operation that underflows.
+  // Margins are lower bounds already; sizes are checked for NaN, as std::max drops it.
   template <class V>
   Bounds bounds(const V& rows, const Weights& weights) const {
     const Subnormals kept;
@@ -243,8 +263,8 @@ class BasicSide {
       if (!std::isfinite(size)) sum = kInfinite, largest = kInfinite;
     }
     const double up = 1 + 4 * gamma(longest + static_cast<double>(touched_.size()) + 16);
-    if (weights.rows) found.rows = largest * up + kLeast;
-    if (weights.columns) found.columns = sum * up + static_cast<double>(touched_.size() + 1) * kLeast;
+    if (weights.rows) found.rows = largest * up + 4 * least();
+    if (weights.columns && columns_hold_) found.columns = sum * up + (static_cast<double>(touched_.size()) + 4) * least();
     return found;
   }
 
@@ -253,6 +273,7 @@ class BasicSide {
     double largest = 0, sum = 0;
     for (const std::int64_t i : touched_) {
       const Site& s = site_[i];
+      if (!(std::fabs(s.r) >= kNormal)) continue;
       largest = std::max(largest, std::fabs(s.r) / s.weight);
       sum += std::fabs(s.r) * (weights.v ? weights.v[i] : 1);
     }
@@ -260,6 +281,24 @@ class BasicSide {
   }
 
  private:
+  // Below the normal numbers a push would leave as much as it takes, and go on for ever.
+  static bool waits(const Site& s, double eps) {
+    const double size = std::fabs(s.r);
+    return size > eps * s.weight && size >= kNormal;
+  }
+
+  // Unknown i is about to leave zero. Certificates by columns rest on its column too, which is read now anyway.
+  template <class V>
+  void enter(const V& columns, const Weights& weights, std::int64_t i) {
+    volume_ += columns.count(i);
+    if (!weights.columns || weights.kept) return;
+    work_ += columns.count(i);
+    const double below = margin(columns, i, weights.v);
+    if (below > 0) return;
+    if (weights.sense == Sense::columns) bad_margin(columns, i, below);
+    columns_hold_ = false;
+  }
+
   template <class V>
   Site& touch(const V& columns, const V& rows, const Weights& weights, std::int64_t i) {
     Site& s = site_[i];
@@ -268,6 +307,7 @@ class BasicSide {
       const double weight = weights.sense == Sense::rows ? row_margin(rows, weights, i)
                                                          : column_weight(columns, weights, i);
       if (weights.sense == Sense::rows && !(weight > 0)) bad_margin(rows, i, weight);
+      if (weights.sense == Sense::rows && !weights.kept) work_ += rows.count(i);
       touched_.push_back(i);
       s.place = static_cast<std::uint32_t>(touched_.size());
       s.weight = weight;
@@ -293,8 +333,6 @@ class BasicSide {
     if (at + 4 < queue_.size()) columns.prefetch_entries(queue_[at + 4]);
   }
 
-  static double least() { return flushes() ? std::numeric_limits<double>::min() : kLeast; }
-
   template <class V>
   [[noreturn, gnu::cold, gnu::noinline]] void bad_margin(const V& rows, std::int64_t i, double weight) const {
     malformed(std::string(rows.name) + " " + std::to_string(i) +
@@ -307,6 +345,7 @@ class BasicSide {
   }
 
   std::int64_t n_ = 0, work_ = 0, pushes_ = 0, volume_ = 0;
+  bool columns_hold_ = true;  // no pushed column is known not to be dominant
   Sites site_;
   std::vector<std::int64_t> touched_, queue_, next_;
   std::vector<double> tau_;

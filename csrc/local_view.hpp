@@ -130,7 +130,6 @@ struct View {
     return d;
   }
 
- private:
   [[noreturn, gnu::cold, gnu::noinline]] void bad_range(std::int64_t i) const {
     malformed("the positions of " + std::string(name) + " " + std::to_string(i) + " run from " +
               std::to_string(ptr[i]) + " to " + std::to_string(ptr[i + 1]) + "; they must not fall, and must lie in [0, " +

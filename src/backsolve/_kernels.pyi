@@ -59,6 +59,9 @@ class Elimination:
 def local_margins(
     indptr: Any, indices: Any, slot: Any, data: Any, weights: Any, out: Any, first: int, columns: bool
 ) -> None: ...
+def local_margins_at(
+    indptr: Any, indices: Any, slot: Any, data: Any, weights: Any, out: Any, nodes: Any, columns: bool
+) -> None: ...
 def local_count_columns(indices: Any, n: int, first: int, counts: Any) -> None: ...
 def local_scatter_columns(
     indptr: Any, indices: Any, first_row: int, first: int, next: Any, t_indices: Any, slot: Any
@@ -94,6 +97,7 @@ class LocalSide:
 
 class LocalFetched:
     size: tuple[int, int]
+    gap: float
     def __init__(self, n: int, symmetric: bool, both: bool, rows: bool, columns: bool, least: float) -> None: ...
     def append(self, columns: bool, id: Any, count: Any, idx: Any, val: Any, slot: Any) -> None: ...
     def unknown(self, columns: bool, ids: Any) -> Any: ...
@@ -125,3 +129,22 @@ class LocalFetchedSide:
 
 def local_functional(primal: Any, dual: Any, index: Any, t: Any) -> tuple[float, float]: ...
 def local_outer(primal: Any, dual: Any, matrix: Any) -> tuple[Any, Any, Any, Any]: ...
+
+class LocalWorkers:
+    def __init__(self, n: int) -> None: ...
+
+def local_push(
+    workers: LocalWorkers,
+    indptr: Any,
+    indices: Any,
+    slot: Any,
+    data: Any,
+    strength: Any,
+    scale: Any,
+    first: Any,
+    ids: Any,
+    weights: Any,
+    rule: dict[str, Any],
+    stop: dict[str, Any],
+) -> tuple[Any, Any, Any, Any, Any]: ...
+def local_strengths(indptr: Any, indices: Any, data: Any, out: Any) -> None: ...

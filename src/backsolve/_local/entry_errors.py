@@ -9,10 +9,12 @@ import numpy as np
 from .half import Half
 from .system import System, Vector
 
-__all__ = ["Errors", "lookup"]
+__all__ = ["TINY", "Errors", "lookup"]
 
 _UP = 1 + 2.0**-49
 """More than eight roundings upwards."""
+TINY = 2.0**-1020
+"""More than what four operations lose by underflow, also where numbers below the normal ones are flushed."""
 
 
 def lookup(vector: Vector, index: np.ndarray) -> np.ndarray:
@@ -49,18 +51,18 @@ class Errors:
         bound = np.full(len(nodes), np.inf)
         w = self.system.v if self.dual else self.system.w
         if np.isfinite(self.rows):
-            bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * _UP
+            bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * _UP + TINY
         if np.isfinite(self.columns) and len(nodes):
             margin = self.system.margins_at(nodes, columns=not self.dual)
             with np.errstate(divide="ignore", invalid="ignore"):
-                by_columns = np.where(margin > 0, self.columns / margin * _UP + 5e-324, np.inf)
+                by_columns = np.where(margin > 0, self.columns / margin * _UP + TINY, np.inf)
             bound = np.minimum(bound, by_columns)
         return bound
 
-    def everywhere(self) -> float:
-        """A bound at all unknowns; infinite if no smallest margin is known."""
+    def everywhere(self, anew: bool = False) -> float:
+        """A bound at all unknowns; infinite if no smallest margin is known; `anew` makes one in O(nnz) if needed."""
         w = self.system.v if self.dual else self.system.w
-        by_rows = self.rows * (1.0 if w is None else float(np.max(w))) * _UP
-        least = self.system.least(not self.dual)
-        by_columns = self.columns / least * _UP if least > 0 else np.inf
+        by_rows = self.rows * (1.0 if w is None else float(np.max(w))) * _UP + TINY
+        least = self.system.least(not self.dual, anew and not np.isfinite(by_rows))
+        by_columns = self.columns / least * _UP + TINY if least > 0 else np.inf
         return float(np.fmin(by_rows, by_columns))

@@ -8,8 +8,8 @@ from .. import _kernels
 from ..status import Status
 from .budget import Budget
 from .estimate import Estimate
-from .forecast import pays
 from .half import Half
+from .rounds import answer
 from .system import System, Vector
 
 __all__ = ["FunctionalQuery"]
@@ -28,7 +28,6 @@ class FunctionalQuery:
         by_rows = system.rows
         self.primal = Half(system, b, dual=False, by_rows=by_rows)
         self.dual = Half(system, t, dual=True, by_rows=not by_rows)
-        self._pushed = [half for half in self.halves if system.pushes(half.dual)]
 
     @property
     def halves(self) -> list[Half]:
@@ -42,25 +41,19 @@ class FunctionalQuery:
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`; with `leave`, stop where a global solve would be quicker."""
-        goal, best = atol, math.inf
-        while True:
-            while self.primal.size * self.dual.size > goal and not budget.empty:
-                size, next_work = self.primal.size * self.dual.size, min(h.epoch_work for h in self._pushed)
-                if leave and not pays(self.system, self.touched, atol, size, next_work):
-                    return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                half = min(self._pushed, key=lambda h: (h.largest <= 0, h.epoch_work))
-                aim = goal / self.other(half).size if self.other(half).size > 0 else 0.0
-                if not half.reduce(budget, aim):
-                    break
-            estimate = self.certify(atol, Status.BUDGET if budget.empty else Status.INACCURATE)
-            # What rounding adds cannot be pushed away: go on only while that helps.
-            if estimate.bound <= atol or budget.empty or not estimate.bound < 0.9 * best:
-                return estimate
-            best, goal = estimate.bound, goal / 4
+        for half in self.halves:
+            half.begin()
+        return answer(self, atol, budget, leave)
 
-    def other(self, half: Half) -> Half:
-        """The other side."""
-        return self.dual if half is self.primal else self.primal
+    @property
+    def size(self) -> float:
+        """The product of what is left on both sides."""
+        return self.primal.size * self.dual.size
+
+    def aim(self, half: Half, goal: float) -> float:
+        """What one side may leave."""
+        other = self.dual if half is self.primal else self.primal
+        return goal / other.size if other.size > 0 else 0.0
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
         """The estimate as things stand; `otherwise` is its status if the bound is above `atol`."""

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import _kernels
-from .entry_errors import Errors, lookup
+from .entry_errors import TINY, Errors, lookup
 from .half import Half
-from .system import Vector
 
 __all__ = ["Gradient", "ValuesGradient", "gradient", "outer"]
 
@@ -18,7 +17,7 @@ _UP = 1 + 2.0**-49
 
 
 def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where neither factor is zero, by place."""
+    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where no factor is zero, by place."""
     slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
     order = np.argsort(slot, kind="stable")
     return slot[order], row[order], column[order], value[order]
@@ -66,7 +65,7 @@ class ValuesGradient:
         m = len(terms) + 2
         size = float(np.sum(np.abs(terms)))
         bound = float(np.sum(np.abs(direction) * self.bound_at(rows, columns)))
-        return float(np.sum(terms)), bound * (1 + 4 * m * 2.0**-53) + 2 * m * 2.0**-53 * size + m * 5e-324
+        return float(np.sum(terms)), bound * (1 + 4 * m * 2.0**-53) + 2 * m * 2.0**-53 * size + m * TINY
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,5 +94,5 @@ def _entry_bounds(x: Errors, lam: Errors, rows: np.ndarray, columns: np.ndarray)
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and the rounding of the product
     a, e_a, b, e_b = np.abs(lookup(lam.x, rows)), lam.at(rows), np.abs(lookup(x.x, columns)), x.at(columns)
     with np.errstate(invalid="ignore", over="ignore"):
-        bound = (a * e_b + b * e_a + e_a * e_b + 2.0**-53 * a * b) * _UP + 2e-323
+        bound = (a * e_b + b * e_a + e_a * e_b + 2.0**-53 * a * b) * _UP + 4 * TINY
     return np.where(np.isnan(bound), np.inf, bound)

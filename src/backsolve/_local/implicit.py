@@ -26,16 +26,15 @@ class ImplicitSystem:
         The promised senses.
     least : float
         A lower bound of all margins; 0 where none is known.
-    gap : float, optional
-        Of the margins over the diagonal.
     """
 
-    w = v = None
-    kept = None
+    w = v = kept = None
     stored = False
+    nnz = float("inf")
+    version = (0,)  # functions make the same lists each time
 
-    def __init__(self, fetcher: Fetcher, rows: bool, columns: bool, least: float = 0.0, gap: float | None = None):
-        self.fetcher, self.n, self.rows, self.columns, self.gap = fetcher, fetcher.n, rows, columns, gap
+    def __init__(self, fetcher: Fetcher, rows: bool, columns: bool, least: float = 0.0):
+        self.fetcher, self.n, self.rows, self.columns = fetcher, fetcher.n, rows, columns
         self._least = least
         self.access = SimpleNamespace(symmetric=fetcher.symmetric)
         self.dominant = rows or columns
@@ -54,7 +53,12 @@ class ImplicitSystem:
     def current(self) -> None:
         """No margins are kept for all of M."""
 
-    def least(self, columns: bool) -> float:
+    @property
+    def gap(self) -> float:
+        """The smallest margin over the diagonal of all lists that have been met; 1 before."""
+        return self.matrix.gap
+
+    def least(self, columns: bool, anew: bool = False) -> float:
         """A lower bound of the margins of all rows or columns; 0 where none is known."""
         return self._least if (self.columns if columns else self.rows) else 0.0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _kernels
 from .access import Access
-from .margins import margins
+from .margins import margins, margins_at
 
 __all__ = ["System", "Vector"]
 
@@ -64,7 +64,8 @@ class System:
             access.indptr, access.indices, access.data, access.t_indptr, access.t_indices, access.t_slot
         )
         self.gap: float | None = None
-        self._least: tuple[float, float] | None = least
+        self._promised = least
+        self._least: tuple[float, float] | None = None
         self._pool: list[Any] = []
         self._guard = threading.Lock()
         if kept is not None:
@@ -98,12 +99,18 @@ class System:
         elif self.rows or self.columns:
             self.gap = self._measure_gap(self.kept[0 if self.rows else 1])
 
-    def least(self, columns: bool) -> float:
-        """The smallest margin by rows or by columns; 0 where it is not known."""
-        kept = self.current()
-        if kept is not None and self._least is None:
-            self._least = tuple(float(np.min(m, initial=np.inf)) for m in kept)
-        return max(self._least[columns], 0.0) if self._least is not None else 0.0
+    def least(self, columns: bool, anew: bool = False) -> float:
+        """The smallest margin by rows or by columns; 0 where it is not known, or made `anew` in O(nnz)."""
+        kept, found = self.current(), 0.0
+        if kept is not None:
+            if self._least is None:
+                self._least = float(np.min(kept[0], initial=np.inf)), float(np.min(kept[1], initial=np.inf))
+            found = self._least[columns]
+        elif self._promised is not None:
+            found = self._promised[columns]
+        elif anew and self.promise is None:
+            found = np.min(margins(self.access, columns, self.v if columns else self.w), initial=np.inf)
+        return float(found) if found > 0 else 0.0
 
     def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:
         """Take barriers where the matrix is not dominant without them, and make margins anew."""
@@ -120,7 +127,7 @@ class System:
         return float(np.min(known / np.where(scale > 0, scale, 1), initial=1.0))
 
     def current(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The kept margins if the values are known to be those that they were made of; renewed if nothing else holds."""
+        """The kept margins if they are known to be those of the values as they are; renewed if that is allowed."""
         if self._stamp is None or self.kept is None:
             return None
         if self._stamp() != self._current:
@@ -130,8 +137,14 @@ class System:
         return self.kept
 
     @property
+    def version(self) -> Any:
+        """Equal to an earlier one if the values are known not to have changed since; None where nobody can know."""
+        return None if self._stamp is None else (self._stamp(),)
+
+    @property
     def dominant(self) -> bool:
         """Whether any certificate can be given."""
+        self.current()
         return self.rows or self.columns
 
     def weakest(self, columns: bool = False) -> tuple[int, float]:
@@ -156,7 +169,8 @@ class System:
 
     def setting(self, dual: bool, by_rows: bool) -> Any:
         """How N = M, or Mᵀ if `dual`, is pushed: by its rows' margins or by the counts of its columns."""
-        kept = self.current()
+        # Margins that were kept prove what is pushed by rows; a promise by columns is checked on the columns met.
+        kept = self.current() if by_rows or self.promise is None else None
         rows, columns = (self.columns, self.rows) if dual else (self.rows, self.columns)
         w, v = (self.v, self.w) if dual else (self.w, self.v)
         return _kernels.LocalSetting(self.matrix, dual, by_rows, rows, columns, kept and kept[dual], w, v)
@@ -166,8 +180,7 @@ class System:
         kept = self.current()
         if kept is not None:
             return np.asarray(kept[columns][nodes], np.float64)
-        weights = self.v if columns else self.w
-        return np.array([margins(self.access, columns, weights, int(i), int(i) + 1)[0] for i in nodes])
+        return margins_at(self.access, nodes, columns, self.v if columns else self.w)
 
     def take(self) -> Any:
         """An empty side, used before if there is one."""

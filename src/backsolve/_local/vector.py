@@ -8,10 +8,10 @@ import numpy as np
 
 from ..status import Status
 from .budget import Budget
-from .entry_errors import Errors
+from .entry_errors import TINY, Errors
 from .estimate import Estimate
-from .forecast import pays
 from .half import Half
+from .rounds import answer
 from .system import System, Vector
 
 __all__ = ["DualQuery", "VectorQuery"]
@@ -40,30 +40,33 @@ class VectorQuery:
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
+        self.half.begin()
+        self.scale = self._scale()
+        return answer(self, atol, budget, leave)
+
+    def _scale(self) -> float:
+        """max |x - x̂| over the size of the side."""
         half, system = self.half, self.system
-        w = system.v if half.dual else system.w
-        if not half.by_rows and not system.least(not half.dual) > 0:
-            return self.certify(atol, Status.NO_CERTIFICATE)  # no smallest margin is known: nothing bounds all entries
-        scale = (
-            (1.0 if w is None else float(np.max(w))) if half.by_rows else 1 / max(system.least(not half.dual), 5e-324)
-        )
-        goal, best = atol, math.inf
-        while True:
-            while half.size * scale > goal and not budget.empty:
-                if leave and not pays(system, self.touched, atol / scale, half.size, half.epoch_work):
-                    return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                if not half.reduce(budget, goal / scale):
-                    break
-            estimate = self.certify(atol, Status.BUDGET if budget.empty else Status.INACCURATE)
-            if estimate.bound <= atol or budget.empty or not estimate.bound < 0.9 * best:
-                return estimate
-            best, goal = estimate.bound, goal / 4
+        if half.by_rows:
+            w = system.v if half.dual else system.w
+            return 1.0 if w is None else float(np.max(w, initial=0.0))
+        least = system.least(not half.dual, anew=True)
+        return 1 / least if least > 0 else math.inf
+
+    @property
+    def size(self) -> float:
+        """Of the bound."""
+        return self.half.size * self.scale
+
+    def aim(self, half: Half, goal: float) -> float:
+        """What the side may leave."""
+        return goal / self.scale
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
         """The estimate as things stand."""
         self.half.settle()
         errors = Errors.of(self.half)
-        bound = errors.everywhere()
+        bound = errors.everywhere(anew=True)
         if not (math.isfinite(bound) and np.all(np.isfinite(errors.x[1]))):
             return Estimate(math.nan, math.inf, "none", self.touched, Status.NO_CERTIFICATE, self)
         by_rows = self.half.by_rows != self.half.dual
@@ -77,7 +80,7 @@ class DualQuery:
     def __init__(self, system: System, b: np.ndarray, t: Vector):
         self.system, self.b = system, b
         self.dual = Half(system, t, dual=True, by_rows=not system.rows)
-        self.by_rows, self.by_columns = self._sizes()
+        self.by_rows = self.by_columns = math.inf
 
     def _sizes(self) -> tuple[float, float]:
         system, up = self.system, 1 + 4 * (self.system.n + 16) * 2.0**-53
@@ -85,11 +88,13 @@ class DualQuery:
         if system.rows:
             kept = system.current() or (system.row_margins(), None)
             with np.errstate(divide="ignore", invalid="ignore"):
-                by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up
+                by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up + TINY
             if not np.all(kept[0] > 0):
                 by_rows = math.inf
         if system.columns:
-            by_columns = float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v))) * up
+            by_columns = (
+                float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v))) * up + (system.n + 1) * TINY
+            )
         return by_rows, by_columns
 
     @property
@@ -104,19 +109,22 @@ class DualQuery:
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
-        dual = self.dual
-        scale = self.by_columns if dual.by_rows else self.by_rows
-        goal, best = atol, math.inf
-        while True:
-            while dual.size * scale > goal and not budget.empty:
-                if leave and not pays(self.system, self.touched, atol, dual.size * scale, dual.epoch_work):
-                    return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                if not dual.reduce(budget, goal / scale):
-                    break
-            estimate = self.certify(atol, Status.BUDGET if budget.empty else Status.INACCURATE)
-            if estimate.bound <= atol or budget.empty or not estimate.bound < 0.9 * best:
-                return estimate
-            best, goal = estimate.bound, goal / 4
+        self.dual.begin()
+        self.by_rows, self.by_columns = self._sizes()
+        return answer(self, atol, budget, leave)
+
+    @property
+    def size(self) -> float:
+        """Of the bound."""
+        return self.dual.size * self._scale
+
+    @property
+    def _scale(self) -> float:
+        return self.by_columns if self.dual.by_rows else self.by_rows
+
+    def aim(self, half: Half, goal: float) -> float:
+        """What the side may leave."""
+        return goal / self._scale if self._scale > 0 else math.inf
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
         """The estimate as things stand."""
@@ -126,7 +134,7 @@ class DualQuery:
         terms = lam * self.b[nodes]
         value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
         m = len(terms) + 16
-        rounding = 2 * m * 2.0**-53 * size + m * 5e-324
+        rounding = 2 * m * 2.0**-53 * size + m * TINY
         choices = {"rows": s * self.by_rows, "columns": sigma * self.by_columns}
         kind = min(choices, key=lambda k: math.inf if math.isnan(choices[k]) else choices[k])
         bound = math.nextafter(math.nextafter(choices[kind], math.inf) + rounding, math.inf)

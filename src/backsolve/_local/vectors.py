@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from .system import Vector
 from ..errors import describe
+from .system import Vector
 
 __all__ = ["DENSE", "sparse_vector", "unit"]
 
@@ -47,8 +47,8 @@ def sparse_vector(name: str, vector: Any, n: int) -> Vector:
         value = np.asarray(vector)
         if value.shape != (n,):
             raise ValueError(
-                f"{name} must be a 1-D array of {n} numbers, an ({n}, 1) scipy.sparse matrix or a pair (indices, values); "
-                f"got {describe(vector)}."
+                f"{name} must be a 1-D array of {n} numbers, an ({n}, 1) scipy.sparse matrix or a pair "
+                f"(indices, values); got {describe(vector)}."
             )
         index = np.flatnonzero(value)
         value = value[index]

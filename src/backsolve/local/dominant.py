@@ -32,7 +32,7 @@ class DiagonallyDominant:
         With float32 or float64 values of NumPy, torch, JAX or TensorFlow. Values are not copied unless the operator
         was made of unsorted or repeated triplets: changes in place are seen. Margins are kept while the values are
         known to be the same (read-only arrays, torch tensors of the same version), and made anew for what a query
-        touches else.
+        touches else; that no other row or column has lost its dominance is then taken for granted until `refresh`.
     promise : {"rows", "columns", "both"}, optional
         Take dominance for granted where nothing is touched, and do not read the matrix now. Rows or columns that a
         query meets are checked; one that is not dominant is an error.
