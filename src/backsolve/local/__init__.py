@@ -7,6 +7,7 @@ from .._local.probe import Forecast
 from .._local.ranks import Ranks
 from .cost import predict_cost
 from .dominant import DiagonallyDominant
+from .learned import LearnedWalk
 from .queries import entry, functional, solve
 from .ranking import katz, pagerank
 from .resistance import effective_resistance
@@ -19,6 +20,7 @@ __all__ = [
     "Folder",
     "Forecast",
     "Graph",
+    "LearnedWalk",
     "Ranks",
     "Rows",
     "effective_resistance",
