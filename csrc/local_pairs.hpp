@@ -18,7 +18,8 @@ struct Functional {
   double rounding = 0;  // sum |lam| tau + gamma(p + q + 1) (|t|.|x| + |lam|.|r|), and underflow
 };
 
-inline Functional functional(const Side& primal, const Side& dual, const std::int64_t* index, const double* t,
+template <class Side>
+Functional functional(const Side& primal, const Side& dual, const std::int64_t* index, const double* t,
                              std::int64_t count) {
   const Subnormals kept;
   Functional found;
@@ -49,7 +50,7 @@ struct Outer {
 };
 
 // Reads the lists of the side whose support has fewer entries. `rows` and `columns` are those of M.
-template <class V>
+template <class Side, class V>
 Outer outer(const Side& primal, const Side& dual, const V& rows, const V& columns) {
   const auto volume = [](const Side& side, const V& lists) {
     std::int64_t sum = 0;
@@ -83,13 +84,14 @@ struct Block {
   std::vector<double> value;
 };
 
-template <class V>
+template <class Side, class V>
 Block block(const Side& side, const V& columns, double eps) {
   Block out;
   std::vector<std::int64_t> place(side.touched().size(), -1);
   for (const std::int64_t i : side.touched()) {
     const Site* s = side.find(i);
     if (s->x == 0 && !(std::fabs(s->r) > eps * s->weight)) continue;
+    if (!columns.known(i)) continue;  // nothing rests on the block being whole
     place[s->place - 1] = static_cast<std::int64_t>(out.node.size());
     out.node.push_back(i);
   }

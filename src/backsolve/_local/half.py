@@ -55,10 +55,10 @@ class Half:
         self._begun = True
 
     def reduce(self, budget: Budget, aim: float = 0.0) -> bool:
-        """One epoch; whether anything was pushed. In the sense of rows, never below `aim`."""
-        if not self.largest > 0:
+        """One epoch; whether it got anywhere. In the sense of rows, never below `aim`."""
+        if not self.largest > 0 or not self.system.pushes(self.dual):
             return False
-        pushes = self.side.pushes
+        pushes, largest = self.side.pushes, self.largest
         eps = self.largest / _FACTOR
         if self.by_rows:
             eps = max(eps, aim)
@@ -77,7 +77,8 @@ class Half:
         self.epoch_work = max(start - first, 1)
         if not budget.empty and start - self._piled_from > _PILE * max(self.side.volume, 1):
             self._krylov(budget)
-        return self.side.pushes > pushes
+        # Columns that are fetched may turn out to be longer, and their thresholds higher, than they were taken for.
+        return self.side.pushes > pushes or self.largest < largest
 
     def _chunk(self) -> int:
         """Entries to read before looking whether over-relaxation helps, at the clock and at signals."""

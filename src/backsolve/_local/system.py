@@ -43,6 +43,8 @@ class System:
         A value that changes when the values may have; without it they may change unseen unless they are read only.
     """
 
+    stored = True
+
     def __init__(
         self,
         access: Access,
@@ -160,6 +162,10 @@ class System:
         return margins(self.access, weights=self.w)
 
     # -- what kernels take ------------------------------------------------------------------------------
+
+    def pushes(self, dual: bool) -> bool:
+        """Whether the side of M, or of Mᵀ, can be pushed."""
+        return True
 
     def setting(self, dual: bool, by_rows: bool) -> Any:
         """How N = M, or Mᵀ if `dual`, is pushed: by its rows' margins or by the counts of its columns."""

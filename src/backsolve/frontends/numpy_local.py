@@ -31,7 +31,7 @@ def functional_query(system: System, b: Any, t: Any) -> Any:
     """() -> the query for t·M⁻¹b that suits b: from both sides, or of a dense b from the dual alone."""
     left = sparse_vector("t", t, system.n)
     index, value = sparse_vector("b", b, system.n)
-    if len(index) <= DENSE * system.n or len(index) <= 16:
+    if not system.stored or len(index) <= DENSE * system.n or len(index) <= 16:
         return lambda: FunctionalQuery(system, (index, value), left)
     dense = np.zeros(system.n)
     dense[index] = value

@@ -7,9 +7,11 @@ from .._local.probe import Forecast
 from .._local.ranks import Ranks
 from .cost import predict_cost
 from .dominant import DiagonallyDominant
+from .learned import LearnedWalk
 from .queries import entry, functional, solve
 from .ranking import katz, pagerank
 from .resistance import effective_resistance
+from .rows import Rows
 from .storage import open, save
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "Folder",
     "Forecast",
     "Graph",
+    "LearnedWalk",
     "Ranks",
+    "Rows",
     "effective_resistance",
     "entry",
     "functional",

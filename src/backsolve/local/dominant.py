@@ -14,6 +14,7 @@ from .._local.folder import Folder
 from .._local.system import System
 from ..errors import describe
 from ..operators import CSR
+from .rows import Rows
 
 __all__ = ["DiagonallyDominant", "wrap"]
 
@@ -111,9 +112,9 @@ class DiagonallyDominant:
         return f"DiagonallyDominant({self.n}x{self.n}, nnz={self.nnz}, by {' and '.join(senses) or 'nothing'}{gap})"
 
 
-def wrap(A: Any) -> DiagonallyDominant:
-    """A itself if it is prepared, else prepared now."""
-    return A if isinstance(A, DiagonallyDominant) else DiagonallyDominant(A)
+def wrap(A: Any) -> Any:
+    """A itself if it is prepared, or a function of rows; else prepared now."""
+    return A if isinstance(A, DiagonallyDominant | Rows) else DiagonallyDominant(A)
 
 
 def _of_folder(folder: Folder, promise: str | None) -> System:
