@@ -59,6 +59,9 @@ class Elimination:
 def local_margins(
     indptr: Any, indices: Any, slot: Any, data: Any, weights: Any, out: Any, first: int, columns: bool
 ) -> None: ...
+def local_margins_at(
+    indptr: Any, indices: Any, slot: Any, data: Any, weights: Any, nodes: Any, out: Any, columns: bool
+) -> None: ...
 def local_count_columns(indices: Any, n: int, first: int, counts: Any) -> None: ...
 def local_scatter_columns(
     indptr: Any, indices: Any, first_row: int, first: int, next: Any, t_indices: Any, slot: Any

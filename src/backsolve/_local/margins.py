@@ -7,7 +7,7 @@ import numpy as np
 from .. import _kernels
 from .access import Access
 
-__all__ = ["margins"]
+__all__ = ["margins", "margins_at"]
 
 
 def margins(
@@ -42,4 +42,12 @@ def margins(
     indptr, indices, slot, data = A.columns if columns else A.rows
     out = np.empty((A.n if last is None else last) - first)
     _kernels.local_margins(indptr, indices, slot, data, weights, out, first, columns and not A.symmetric)
+    return out
+
+
+def margins_at(A: Access, nodes: np.ndarray, columns: bool = False, weights: np.ndarray | None = None) -> np.ndarray:
+    """The same of some rows, or columns, in any order."""
+    indptr, indices, slot, data = A.columns if columns else A.rows
+    nodes, out = np.ascontiguousarray(nodes, np.int64), np.empty(len(nodes))
+    _kernels.local_margins_at(indptr, indices, slot, data, weights, nodes, out, columns and not A.symmetric)
     return out

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _kernels
 from .access import Access
-from .margins import margins
+from .margins import margins, margins_at
 
 __all__ = ["System", "Vector"]
 
@@ -97,11 +97,47 @@ class System:
             self.gap = self._measure_gap(self.kept[0 if self.rows else 1])
 
     def least(self, columns: bool) -> float:
-        """The smallest margin by rows or by columns; 0 where it is not known."""
+        """The smallest margin by rows or by columns; 0 where dominance is promised and no margin known.
+
+        O(nnz) where values may have changed unseen, as the margins are then made anew.
+        """
         kept = self.current()
+        if kept is None and self.promise is None:
+            weights = self.v if columns else self.w
+            return max(float(np.min(margins(self.access, columns, weights), initial=np.inf)), 0.0)
         if kept is not None and self._least is None:
             self._least = tuple(float(np.min(m, initial=np.inf)) for m in kept)
         return max(self._least[columns], 0.0) if self._least is not None else 0.0
+
+    def version(self) -> Any:
+        """What is equal to what it was while the values are; None where they may change unseen."""
+        return self._stamp() if self._stamp is not None else None
+
+    def changed(self, rows: np.ndarray, columns: np.ndarray, current: bool) -> None:
+        """Take values that were changed in these rows and columns, and nowhere else; only they are looked at.
+
+        `current` says whether `current()` gave margins before. ValueError if A is then dominant in no sense.
+        """
+        made = (
+            margins_at(self.access, rows, False, self.w),
+            margins_at(self.access, columns, True, self.v),
+        )
+        by_rows, by_columns = (bool(np.all(m > 0)) for m in made)
+        if not ((self.rows and by_rows) or (self.columns and by_columns)):
+            at = int(np.argmin(np.where(np.isnan(made[0]), -np.inf, made[0])))
+            raise ValueError(
+                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was changed."
+            )
+        self.rows, self.columns = self.rows and by_rows, self.columns and by_columns
+        if self.kept is not None and current and not isinstance(self.kept[0], np.memmap):
+            for margin, nodes, new in zip(self.kept, (rows, columns), made, strict=True):
+                margin[nodes] = new
+            self._current, self._least = self.version(), None
+        else:
+            self.kept = None
+            if self._least is not None:
+                least = [float(np.min(m, initial=old)) for m, old in zip(made, self._least, strict=True)]
+                self._least = (least[0], least[1])
 
     def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:
         """Take barriers where the matrix is not dominant without them, and make margins anew."""
@@ -160,8 +196,7 @@ class System:
         kept = self.current()
         if kept is not None:
             return np.asarray(kept[columns][nodes], np.float64)
-        weights = self.v if columns else self.w
-        return np.array([margins(self.access, columns, weights, int(i), int(i) + 1)[0] for i in nodes])
+        return margins_at(self.access, nodes, columns, self.v if columns else self.w)
 
     def take(self) -> Any:
         """An empty side, used before if there is one."""

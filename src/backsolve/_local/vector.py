@@ -10,66 +10,70 @@ from ..status import Status
 from .budget import Budget
 from .entry_errors import Errors
 from .estimate import Estimate
-from .forecast import pays
 from .half import Half
+from .query import AbstractQuery
 from .system import System, Vector
 
 __all__ = ["DualQuery", "VectorQuery"]
 
 
-class VectorQuery:
+class VectorQuery(AbstractQuery):
     """x = M⁻¹b, or M⁻ᵀb, with max |x - x̂| bounded.
 
-    By rows the bound is max w · max |r|/(⟨M⟩w); by columns Σ v|r| over the smallest (⟨M⟩ᵀv)_j of all.
+    By rows the bound is max w · max |r|/(⟨M⟩w); by columns Σ v|r| over the smallest (⟨M⟩ᵀv)_j of all. Where that is
+    not known and `partial`, over the smallest (⟨M⟩ᵀv)_j of those that were touched, and the bound is theirs alone.
     """
 
-    def __init__(self, system: System, b: Vector, dual: bool = False):
+    def __init__(self, system: System, b: Vector, dual: bool = False, partial: bool = False):
         self.system = system
         rows = system.columns if dual else system.rows
         self.half = Half(system, b, dual, by_rows=rows)
+        self.partial = partial and not self.half.scale < math.inf
 
     @property
     def halves(self) -> list[Half]:
         """The one side."""
         return [self.half]
 
-    @property
-    def touched(self) -> int:
-        """Entries read so far."""
-        return self.half.touched
-
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
-        half, system = self.half, self.system
-        w = system.v if half.dual else system.w
-        scale = (
-            (1.0 if w is None else float(np.max(w))) if half.by_rows else 1 / max(system.least(not half.dual), 5e-324)
+        self.atol, half = atol, self.half
+        return self.descend(
+            atol,
+            budget,
+            leave,
+            lambda: half.size * self.scale() if half.size else 0.0,
+            lambda goal: (scale := self.scale()) < math.inf and half.reduce(budget, goal / scale),
         )
-        goal, best = atol, math.inf
-        while True:
-            while half.size * scale > goal and not budget.empty:
-                if leave and not pays(system, self.touched, atol / scale, half.size, half.epoch_work):
-                    return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                if not half.reduce(budget, goal / scale):
-                    break
-            estimate = self.certify(atol, Status.BUDGET if budget.empty else Status.INACCURATE)
-            if estimate.bound <= atol or budget.empty or not estimate.bound < 0.9 * best:
-                return estimate
-            best, goal = estimate.bound, goal / 4
+
+    def scale(self) -> float:
+        """By how much the size of the side is to be multiplied to bound errors."""
+        if not self.partial:
+            return self.half.scale
+        margin = self.system.margins_at(self.half.side.support(touched=True)[0], columns=not self.half.dual)
+        least = float(np.min(margin, initial=math.inf))
+        return 1 / least if least > 0 else math.inf
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
         """The estimate as things stand."""
         self.half.settle()
         errors = Errors.of(self.half)
-        bound = errors.everywhere()
+        bound = float(np.max(errors.at(errors.x[0]), initial=0.0)) if self.partial else errors.everywhere
         if not (math.isfinite(bound) and np.all(np.isfinite(errors.x[1]))):
             return Estimate(math.nan, math.inf, "none", self.touched, Status.NO_CERTIFICATE, self)
         by_rows = self.half.by_rows != self.half.dual
         status = Status.CERTIFIED if bound <= atol else otherwise
         return Estimate(errors.x, bound, "rows" if by_rows else "columns", self.touched, status, self)
 
+    def add(self, db: Vector | None, dt: Vector | None) -> None:
+        """Change b; there is no t."""
+        if dt is not None:
+            raise ValueError("dt has no meaning for local.solve, which has no t: leave it out.")
+        if db is not None:
+            self.half.add_right_hand_side(*db)
 
-class DualQuery:
+
+class DualQuery(AbstractQuery):
     """φ = t·M⁻¹b for a dense b, from λ̂ alone: |φ - λ̂·b| = |s·M⁻¹b| <= ‖s‖_w max|b|/(⟨M⟩w), or σ_v ‖b‖_v."""
 
     def __init__(self, system: System, b: np.ndarray, t: Vector):
@@ -95,26 +99,17 @@ class DualQuery:
         """The one side."""
         return [self.dual]
 
-    @property
-    def touched(self) -> int:
-        """Entries read so far."""
-        return self.dual.touched
-
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
-        dual = self.dual
+        self.atol, dual = atol, self.dual
         scale = self.by_columns if dual.by_rows else self.by_rows
-        goal, best = atol, math.inf
-        while True:
-            while dual.size * scale > goal and not budget.empty:
-                if leave and not pays(self.system, self.touched, atol, dual.size * scale, dual.epoch_work):
-                    return self.certify(atol, Status.LOCAL_DOES_NOT_PAY)
-                if not dual.reduce(budget, goal / scale):
-                    break
-            estimate = self.certify(atol, Status.BUDGET if budget.empty else Status.INACCURATE)
-            if estimate.bound <= atol or budget.empty or not estimate.bound < 0.9 * best:
-                return estimate
-            best, goal = estimate.bound, goal / 4
+        return self.descend(
+            atol,
+            budget,
+            leave,
+            lambda: dual.size * scale,
+            lambda goal: dual.reduce(budget, goal / scale if scale > 0 else 0.0),
+        )
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
         """The estimate as things stand."""
@@ -131,3 +126,17 @@ class DualQuery:
         if not (math.isfinite(bound) and math.isfinite(value)):
             return Estimate(math.nan, math.inf, "none", self.touched, Status.NO_CERTIFICATE, self)
         return Estimate(value, bound, kind, self.touched, Status.CERTIFIED if bound <= atol else otherwise, self)
+
+    def renew(self) -> None:
+        """Take values that have changed: O(n), as b is dense."""
+        super().renew()
+        self.by_rows, self.by_columns = self._sizes()
+
+    def add(self, db: Vector | None, dt: Vector | None) -> None:
+        """Change b and t."""
+        if db is not None:
+            self.b = self.b.copy()
+            self.b[db[0]] += db[1]
+            self.by_rows, self.by_columns = self._sizes()
+        if dt is not None:
+            self.dual.add_right_hand_side(*dt)

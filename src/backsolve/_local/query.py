@@ -1,0 +1,80 @@
+"""What all queries share: pushes until a bound is reached, and changes of what was asked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from ..status import Status
+from .budget import Budget
+from .estimate import Estimate
+from .forecast import pays
+from .half import Half
+from .system import System, Vector
+
+__all__ = ["AbstractQuery"]
+
+
+class AbstractQuery(ABC):
+    """A question about M⁻¹, and the sides that pushes have brought so far."""
+
+    system: System
+    atol = 0.0
+    gradient_atol: float | None = None
+
+    @property
+    @abstractmethod
+    def halves(self) -> list[Half]:
+        """The sides that are pushed."""
+
+    @abstractmethod
+    def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
+        """Push until the bound is below `atol`; with `leave`, stop where a global solve would be quicker."""
+
+    @abstractmethod
+    def certify(self, atol: float, otherwise: Status) -> Estimate:
+        """The estimate as things stand; `otherwise` is its status if the bound is above `atol`."""
+
+    @abstractmethod
+    def add(self, db: Vector | None, dt: Vector | None) -> None:
+        """Change b and t."""
+
+    @property
+    def touched(self) -> int:
+        """Entries read so far."""
+        return sum(half.touched for half in self.halves)
+
+    def renew(self) -> None:
+        """Take values that have changed."""
+        for half in self.halves:
+            half.renew()
+
+    def descend(
+        self,
+        atol: float,
+        budget: Budget,
+        leave: bool,
+        size: Callable[[], float],
+        step: Callable[[float], bool],
+        reached: Callable[[Estimate], float] = lambda estimate: estimate.bound,
+    ) -> Estimate:
+        """Take steps until what is `reached`, rounding included, is below `atol`.
+
+        `size` is that without rounding, as pushes left it; `step` pushes towards a goal for it, and says whether
+        anything was left to push.
+        """
+        goal, best = atol, np.inf
+        while True:
+            while (now := size()) > goal and not budget.empty:
+                if leave and not pays(self.system, self.touched, atol, now, min(h.epoch_work for h in self.halves)):
+                    return self.certify(self.atol, Status.LOCAL_DOES_NOT_PAY)
+                if not step(goal):
+                    break
+            estimate = self.certify(self.atol, Status.BUDGET if budget.empty else Status.INACCURATE)
+            bound = reached(estimate)
+            # What rounding adds cannot be pushed away: go on only while that helps.
+            if bound <= atol or budget.empty or not bound < 0.9 * best:
+                return estimate
+            best, goal = bound, goal / 4
