@@ -159,6 +159,18 @@ class Gradient:
         size = float(np.sum(np.abs(every)))
         return float(np.sum(every)), bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * 5e-324
 
+    def rounded(self, dtype: np.dtype) -> Gradient:
+        """The same in another precision: what rounding takes from values is part of the bounds."""
+
+        def part(of: Any) -> Any:
+            values = of.values.astype(dtype)
+            with np.errstate(over="ignore"):
+                bounds = (of.bounds + np.abs(of.values - values.astype(np.float64))) * UP
+                lower = bounds.astype(dtype)
+            return replace(of, values=values, bounds=np.where(lower < bounds, np.nextafter(lower, dtype.type(np.inf)), lower))
+
+        return self if dtype == np.float64 else Gradient(part(self.A), part(self.b), part(self.t))
+
     def mapped(self, convert: Callable[[np.ndarray], Any]) -> Gradient:
         """The same with arrays of another framework."""
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from .._local.estimate import Estimate
 from .._local.gradient import Gradient
+from ..eager import eager
 from ..errors import describe
 from .queries import functional
 
 __all__ = ["hvp", "value_and_grad"]
 
 
+@eager("backsolve.local.value_and_grad")
 def value_and_grad(A: Any, b: Any, t: Any, atol: float, **options: Any) -> tuple[Estimate, Gradient]:
     """Return `functional` and its gradient, with bounds for both.
 
@@ -49,6 +51,7 @@ def value_and_grad(A: Any, b: Any, t: Any, atol: float, **options: Any) -> tuple
     return estimate, estimate.gradient()
 
 
+@eager("backsolve.local.hvp")
 def hvp(estimate: Estimate, direction: Any, atol: float | None = None) -> Gradient:
     """Return how the gradient of a functional changes along a direction V of the values of A: second order.
 

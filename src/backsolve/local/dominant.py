@@ -12,6 +12,7 @@ from .. import api, dispatch
 from .._local.access import Access
 from .._local.folder import Folder
 from .._local.system import System
+from ..eager import eager
 from ..errors import describe
 from ..operators import CSR
 
@@ -57,6 +58,7 @@ class DiagonallyDominant:
     (True, True)
     """
 
+    @eager("backsolve.local.DiagonallyDominant")
     def __init__(self, A: Any, *, promise: str | None = None, values: Any = None, barrier: Any = None):
         if promise not in (None, "rows", "columns", "both"):
             raise ValueError(f"promise must be one of 'rows', 'columns', 'both'; got {describe(promise)}.")
@@ -138,7 +140,8 @@ def _of_operator(A: Any, promise: str | None) -> tuple[System, Any, np.ndarray |
     values, stamp = _host(operator.data, operator.slots, operator.pattern.nnz, "A")
     if promise is None and not np.all(operator.pattern.finite_items(values[None])):
         raise ValueError("A has a value that is NaN or infinite: look for the first step that made it.")
-    return System(Access.of_pattern(operator.pattern, values), promise=promise, stamp=stamp), operator.data, operator.slots
+    data = A.data if isinstance(A, CSR) else operator.data  # a variable of TensorFlow is read again in each query
+    return System(Access.of_pattern(operator.pattern, values), promise=promise, stamp=stamp), data, operator.slots
 
 
 def _host(data: Any, slots: Any, nnz: int, name: str) -> tuple[np.ndarray, Any]:

@@ -11,6 +11,7 @@ import scipy.sparse
 from .. import dispatch
 from .._local.estimate import Estimate
 from .._local.options import Options
+from ..eager import eager
 from ..errors import describe
 from .dominant import DiagonallyDominant, wrap
 from .handover import hand_over
@@ -18,6 +19,7 @@ from .handover import hand_over
 __all__ = ["entry", "functional", "solve"]
 
 
+@eager("backsolve.local.functional")
 def functional(
     A: Any,
     b: Any,
@@ -89,6 +91,7 @@ def functional(
     return _frontend(D, b, t).functional(D.system, D._data, D._slots, b, t, options)
 
 
+@eager("backsolve.local.entry")
 def entry(A: Any, b: Any, i: int, atol: float, **options: Any) -> Estimate:
     """Return x_i of A x = b: `functional` with the i-th unit vector for t, and its options.
 
@@ -106,6 +109,7 @@ def entry(A: Any, b: Any, i: int, atol: float, **options: Any) -> Estimate:
     return functional(D, b, (np.array([i]), np.ones(1)), atol, **options)
 
 
+@eager("backsolve.local.solve")
 def solve(
     A: Any,
     b: Any,
