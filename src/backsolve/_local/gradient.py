@@ -14,7 +14,16 @@ from .half import Half
 from .places import Places
 from .vectors import sparse_vector
 
-__all__ = ["Gradient", "MatrixGradient", "Term", "VectorGradient", "by_values", "by_vector", "gradient", "uniform_bound"]
+__all__ = [
+    "Gradient",
+    "MatrixGradient",
+    "Term",
+    "VectorGradient",
+    "by_values",
+    "by_vector",
+    "gradient",
+    "uniform_bound",
+]
 
 _U = 2.0**-52
 """Rounding of a product, and of the sum that it may be part of."""
@@ -167,7 +176,9 @@ class Gradient:
             with np.errstate(over="ignore"):
                 bounds = (of.bounds + np.abs(of.values - values.astype(np.float64))) * UP
                 lower = bounds.astype(dtype)
-            return replace(of, values=values, bounds=np.where(lower < bounds, np.nextafter(lower, dtype.type(np.inf)), lower))
+            return replace(
+                of, values=values, bounds=np.where(lower < bounds, np.nextafter(lower, dtype.type(np.inf)), lower)
+            )
 
         return self if dtype == np.float64 else Gradient(part(self.A), part(self.b), part(self.t))
 

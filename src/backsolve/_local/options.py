@@ -71,7 +71,9 @@ class Options:
                 "gradient_atol needs the smallest margin of A, which is not known where dominance is promised in one "
                 "sense: promise='both' if it is so, or leave promise out"
             )
-        return f"rounding, or margins too small, keep the bound of the gradient above gradient_atol={self.gradient_atol:g}"
+        return (
+            f"rounding, or margins too small, keep the bound of the gradient above gradient_atol={self.gradient_atol:g}"
+        )
 
     def judge(self, estimate: Estimate, reason: str) -> Estimate:
         """Raise, warn or return, as asked. A budget that ran out is what was asked for."""

@@ -23,7 +23,12 @@ _DIGITS = 1e-13
 
 
 def along(
-    primal: Half, dual: Half, among: Places, change: Change, atol: float | None, run: Callable[[VectorQuery, float, bool], Any]
+    primal: Half,
+    dual: Half,
+    among: Places,
+    change: Change,
+    atol: float | None,
+    run: Callable[[VectorQuery, float, bool], Any],
 ) -> Gradient:
     """Derivatives of (-λxᵀ, λ, x) along M ← M + V, from ẋ = -M⁻¹(V x) and λ̇ = -M⁻ᵀ(Vᵀλ).
 
@@ -35,7 +40,9 @@ def along(
     rows, columns = among.entries(places)
     p = _product(v, rows, lookup(x.x, columns), x.at(columns))
     q = _product(v, columns, lookup(lam.x, rows), lam.at(rows))
-    (x_half, x_dot), (lam_half, lam_dot) = (_solved(primal.system, d, rhs, atol, run) for d, rhs in ((False, p), (True, q)))
+    (x_half, x_dot), (lam_half, lam_dot) = (
+        _solved(primal.system, d, rhs, atol, run) for d, rhs in ((False, p), (True, q))
+    )
     products = [
         _kernels.local_outer(a.side, b.side, primal.system.matrix) for a, b in ((primal, lam_half), (x_half, dual))
     ]

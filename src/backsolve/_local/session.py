@@ -60,8 +60,8 @@ class AbstractSession(ABC):
     def write(self, places: np.ndarray, increments: np.ndarray) -> Callable[[], None]:
         """Add to the user's values in place, and return what undoes it."""
 
-    def took(self, name: str, step: Any) -> None:
-        """Remember a change of b or t."""
+    def took(self, name: str, step: Any) -> None:  # noqa: B027  (only those that record gradients remember it)
+        """A change of b or t was made."""
 
     # -- what users ask ---------------------------------------------------------------------------------
 

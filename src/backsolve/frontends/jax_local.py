@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._local.estimate import Estimate
 from .._local.functional import functional_query
@@ -66,10 +67,10 @@ def _vector(name: str, value: Any, n: int) -> Vector:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(
-            "local solves read values, so they cannot be traced by jax.jit, jax.grad or jax.vmap: call them outside, and "
-            "local.value_and_grad for gradients."
+            "local solves read values, so they cannot be traced by jax.jit, jax.grad or jax.vmap: call them outside, "
+            "and local.value_and_grad for gradients."
         )
     return np.asarray(value) if isinstance(value, jax.Array) else value
 

@@ -74,7 +74,9 @@ class _Session(AbstractSession):
         inputs += [(name, given) for name in ("b", "t") for given in getattr(self, name) if given.tensor is not None]
         tensors = [self.data if given is None else given.tensor for _, given in inputs]
         if isinstance(raw.query, DualQuery) and any(
-            record.should_record_backprop([tensor]) for (name, _), tensor in zip(inputs, tensors, strict=True) if name != "b"
+            record.should_record_backprop([tensor])
+            for (name, _), tensor in zip(inputs, tensors, strict=True)
+            if name != "b"
         ):
             self._differentiable(raw.query)
         age, whole = self.age, isinstance(raw.value, tuple)

@@ -71,7 +71,9 @@ class _Session(AbstractSession):
         self.parts = {"b": [b] if b else [], "t": [t] if t else []}
 
     def value(self, raw: Estimate) -> torch.Tensor:
-        asked = Asked(self.age, self.among.count, self.options.grad == "dense", tuple(self.parts["b"]), tuple(self.parts["t"]))
+        asked = Asked(
+            self.age, self.among.count, self.options.grad == "dense", tuple(self.parts["b"]), tuple(self.parts["t"])
+        )
         if isinstance(raw.value, tuple):
             index, x = map(torch.from_numpy, raw.value)
             if raw.query is not None and self._wanted(asked):

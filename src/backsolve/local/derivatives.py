@@ -90,5 +90,7 @@ def hvp(estimate: Estimate, direction: Any, atol: float | None = None) -> Gradie
     [0.03125]
     """
     if not isinstance(estimate, Estimate):
-        raise TypeError(f"hvp: estimate must be an Estimate of local.functional or local.entry; got {describe(estimate)}.")
+        raise TypeError(
+            f"hvp: estimate must be an Estimate of local.functional or local.entry; got {describe(estimate)}."
+        )
     return estimate._owner("hvp").hvp(estimate, direction, atol)
