@@ -29,12 +29,23 @@ from backsolve._local.functional import FunctionalQuery
 from backsolve._local.gradient import gradient
 from backsolve._local.half import Half
 from backsolve._local.options import Options
-from backsolve._local.system import System, Vector
+from backsolve._local.system import Vector
 from backsolve._local.vector import DualQuery, VectorQuery
 from backsolve.local.handover import hand_over
 from backsolve.status import Status
 
-CHECKS = ("functional", "refined", "changed in place", "vector", "dense b", "gradient", "dropped", "by b", "by t", "directional")
+CHECKS = (
+    "functional",
+    "refined",
+    "changed in place",
+    "vector",
+    "dense b",
+    "gradient",
+    "dropped",
+    "by b",
+    "by t",
+    "directional",
+)
 _DEEP = 4000
 """Bits of a truth that sees entries 10^-300 below the largest."""
 

@@ -84,7 +84,9 @@ def _dominant(rng: np.random.Generator, n: int, kind: str, gap: float) -> tuple[
     if kind == "symmetric":
         i, j, value = _mirrored(i, j, value)
     by_rows, by_columns = (np.bincount(at, np.abs(value), minlength=n) for at in (i, j))
-    needed = {"rows": by_rows, "columns": by_columns}.get(kind.removeprefix("barrier by "), np.maximum(by_rows, by_columns))
+    needed = {"rows": by_rows, "columns": by_columns}.get(
+        kind.removeprefix("barrier by "), np.maximum(by_rows, by_columns)
+    )
     diagonal = np.where(needed > 0, needed / (1 - gap * rng.uniform(1, 1.1)), powers(rng, 3, n)) * (1 + 2.0**-40)
     if rng.random() < 0.5:
         diagonal *= rng.choice([-1, 1], n)

@@ -63,7 +63,10 @@ class Truth:
     def _invert(self):
         place = np.array(list(self.entries), np.int64).reshape(-1, 2)
         scaled = np.array(
-            [math.ldexp(_shifted(v, UNIT + self.p[i] + self.q[j] + 80 - 2 * UNIT), -80) for (i, j), v in self.entries.items()]
+            [
+                math.ldexp(_shifted(v, UNIT + self.p[i] + self.q[j] + 80 - 2 * UNIT), -80)
+                for (i, j), v in self.entries.items()
+            ]
         )
         if self.n > _DENSE:
             lu = splu(sp.csc_array((scaled, (place[:, 0], place[:, 1])), shape=(self.n, self.n)))

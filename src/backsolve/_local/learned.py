@@ -18,7 +18,7 @@ from .graph import Graph
 from .seeds import Seeds
 from .system import Vector
 
-__all__ = ["U", "Evaluate", "Goal", "WalkAnswer", "answer", "checked_weights"]
+__all__ = ["Evaluate", "Goal", "U", "WalkAnswer", "answer", "checked_weights"]
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """Places of edges, (k,) int64, to their weights as NumPy has them."""
@@ -115,9 +115,7 @@ class _Lists:
         return np.bincount(owner[first], minlength=len(ids)), neighbour[first], np.add.reduceat(entry, first)
 
 
-def answer(
-    graph: Graph, alpha: float, evaluate: Evaluate, seeds: Seeds, goal: Goal, budget: Budget
-) -> WalkAnswer:
+def answer(graph: Graph, alpha: float, evaluate: Evaluate, seeds: Seeds, goal: Goal, budget: Budget) -> WalkAnswer:
     """x = (1 - alpha) s + alpha Pᵀ x for every query; rows that any of them lacks are evaluated in one call."""
     lists = _Lists(graph, alpha, evaluate)
     setting = _kernels.LocalFetchedSetting(lists.fetcher.matrix, False, False)
