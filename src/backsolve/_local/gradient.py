@@ -61,11 +61,13 @@ class ValuesGradient:
         """
         indices, direction = np.asarray(indices, np.int64), np.asarray(direction, np.float64)
         g = lookup((self.indices, self.values), indices)
-        terms = direction * g
-        m = len(terms) + 2
-        size = float(np.sum(np.abs(terms)))
-        bound = float(np.sum(np.abs(direction) * self.bound_at(rows, columns)))
-        return float(np.sum(terms)), bound * (1 + 4 * m * 2.0**-53) + 2 * m * 2.0**-53 * size + m * TINY
+        m = len(g) + 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = direction * g
+            errors = np.where(direction == 0, 0.0, np.abs(direction) * self.bound_at(rows, columns))
+            value, size, bound = (float(np.sum(part)) for part in (terms, np.abs(terms), errors))
+            bound = bound * (1 + 4 * m * 2.0**-53) + 2 * m * 2.0**-53 * size + m * TINY
+        return (value, bound) if np.isfinite(value) and np.isfinite(bound) else (np.nan, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
