@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.io
+import scipy.sparse as sp
 
 from backsolve._local.access import INDEX_DTYPES, Access
 from backsolve._local.system import System, Vector
+from backsolve.local import DiagonallyDominant
 
 KINDS = ("rows", "columns", "both", "symmetric", "barrier by rows", "barrier by columns")
 
 
 @dataclass
 class Case:
-    """A matrix with lists as they may come: unsorted, repeated entries, isolated and dangling nodes."""
+    """A matrix with lists as they may come: unsorted, repeated entries, isolated and dangling nodes.
+
+    M diag(w) is dominant by rows, or diag(v) M by columns where v is given; w = None is 1.
+    """
 
     kind: str
     gap: float
@@ -59,7 +68,7 @@ def draw(rng: np.random.Generator, n: int | None = None, kind: str | None = None
     row_scale, column_scale = _scales(rng, n, kind, wild, 15 if single else 150)
     values = values * row_scale[rows] * column_scale[columns]
     w = 1 / column_scale if kind == "barrier by rows" else None
-    v = 1 / row_scale if kind in ("barrier by columns",) else None
+    v = {"barrier by columns": 1 / row_scale, "columns": np.ones(n)}.get(kind)
     rows, columns, values = _repeated(rng, n, rows, columns, values)
     order = np.argsort(rows, kind="stable")
     rows, columns, values = rows[order], columns[order], values[order]
@@ -133,3 +142,35 @@ def _sparse(rng: np.random.Generator, n: int) -> Vector:
     index = np.unique(rng.integers(0, n, int(rng.integers(1, 4))))
     spread = 150 if rng.random() < 0.1 else 1
     return index, rng.standard_normal(len(index)) * powers(rng, spread, len(index)) * 10.0 ** rng.uniform(-100, 100)
+
+
+def real(path: Path) -> tuple[str, DiagonallyDominant, sp.csr_array] | None:
+    """A matrix of a file, prepared as it is, with a barrier, or as I - 0.85 P; None if nothing makes it dominant."""
+    A: Any = sp.csr_array(scipy.io.mmread(path))
+    if A.shape[0] != A.shape[1] or A.dtype.kind == "c":
+        return None
+    A = sp.csr_array(A.astype(np.float64))
+    choices: list[tuple[str, sp.csr_array, dict]] = [("as it is", A, {}), ("barrier", A, {"barrier": "solve"})]
+    if A.nnz and A.data.min() >= 0 and np.all(A.diagonal() >= 0):
+        strength = np.maximum(A.sum(axis=1), np.finfo(float).tiny)
+        walk = sp.csr_array(sp.eye_array(A.shape[0]) - 0.85 * sp.diags_array(1 / strength) @ A)
+        choices.insert(0, ("I - 0.85 P", walk, {}))
+    for kind, M, options in choices:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            D = DiagonallyDominant(M, **options)
+        if D.by_rows or D.by_columns:
+            return kind, D, M
+    return None
+
+
+def with_vectors(kind: str, D: DiagonallyDominant, M: sp.csr_array, rng: np.random.Generator) -> tuple[Case, System]:
+    """A prepared matrix with random right-hand sides."""
+    system, A = D.system, D.system.access
+    rows = np.repeat(np.arange(A.n), np.diff(A.indptr))
+    w = system.w if system.rows else None
+    v = None if system.rows else np.ones(A.n) if system.v is None else system.v
+    b, t, dense = _sparse(rng, A.n), _sparse(rng, A.n), rng.standard_normal(A.n)
+    indices, data = np.asarray(A.indices), np.array(A.data)
+    gap, n, indptr = D.gap or 0.0, A.n, A.indptr
+    return Case(f"real, {kind}", gap, False, n, rows, indices, data, indptr, indices, w, v, b, t, dense), system

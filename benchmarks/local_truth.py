@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import bicgstab, splu
 
 UNIT = 1074
 _SLACK = 4
@@ -55,6 +55,9 @@ class Truth:
             self.p = [math.frexp(x)[1] for x in v]
             self.q = [-d - p for d, p in zip(diagonal, self.p, strict=True)]
         self._inverse = self._invert()
+        # Short numbers multiply faster: all entries are multiples of 2^zeros units.
+        self._zeros = min(((value & -value).bit_length() - 1 for value in self.entries.values()), default=0)
+        self._short = [(i, j, value >> self._zeros) for (i, j), value in self.entries.items()]
 
     @staticmethod
     def _size(value: int) -> int:
@@ -69,8 +72,7 @@ class Truth:
             ]
         )
         if self.n > _DENSE:
-            lu = splu(sp.csc_array((scaled, (place[:, 0], place[:, 1])), shape=(self.n, self.n)))
-            return lambda r, transposed: lu.solve(r, trans="T" if transposed else "N")
+            return _sparse_inverse(sp.csc_array((scaled, (place[:, 0], place[:, 1])), shape=(self.n, self.n)))
         dense = np.zeros((self.n, self.n))
         dense[place[:, 0], place[:, 1]] = scaled
         inverse = np.linalg.inv(dense)
@@ -103,16 +105,32 @@ class Truth:
         raise ArithmeticError("the truth does not converge: the matrix is too close to a singular one")
 
     def _residual(self, right: list[int], x: list[int], Q: int, transposed: bool) -> list[int]:
-        r = [b << Q for b in right]
-        for (i, j), value in self.entries.items():
+        product = [0] * self.n
+        for i, j, value in self._short:
             if transposed:
-                i, j = j, i
-            if x[j]:
-                r[i] -= value * x[j]
-        return r
+                product[j] += value * x[i]
+            else:
+                product[i] += value * x[j]
+        return [(b << Q) - (m << self._zeros) for b, m in zip(right, product, strict=True)]
 
     def _float_step(self, r: list[int], p: list[int], transposed: bool) -> tuple[np.ndarray, int]:
         """Inverse times 2^p r, over 2^exponent."""
         exponent = max(value.bit_length() + power for value, power in zip(r, p, strict=True) if value)
         scaled = [math.ldexp(_shifted(v, power - exponent + 62), -62) for v, power in zip(r, p, strict=True)]
         return self._inverse(np.array(scaled), transposed), exponent
+
+
+def _sparse_inverse(S: sp.csc_array):
+    """Of a matrix with a diagonal of about 1: by iterations while they reach some digits, else by its factors."""
+    factors: list = []
+    sides = S.tocsr(), S.T.tocsr()
+
+    def solve(r: np.ndarray, transposed: bool) -> np.ndarray:
+        if not factors:
+            y, failed = bicgstab(sides[transposed], r, rtol=1e-9, atol=0.0, maxiter=200)
+            if not failed and np.all(np.isfinite(y)):
+                return y
+            factors.append(splu(S))
+        return factors[0].solve(r, trans="T" if transposed else "N")
+
+    return solve

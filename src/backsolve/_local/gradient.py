@@ -157,16 +157,18 @@ class Gradient:
             for term in self.A._terms:
                 value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
             terms.append(step * value)
-            errors.append(np.abs(step) * _sum_of(self.A._terms, rows, columns))
+            errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
         for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
             if change is not None:
                 index, step = sparse_vector(name, change, part._errors.system.n)
                 terms.append(step * lookup(part._errors.x, index))
-                errors.append(np.abs(step) * part._errors.at(index))
-        every, bound = np.concatenate(terms), float(np.sum(np.concatenate(errors)))
+                errors.append(_weighed(step, part._errors.at(index)))
+        every = np.concatenate(terms)
         m = len(every) + 4
-        size = float(np.sum(np.abs(every)))
-        return float(np.sum(every)), bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * TINY
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, size, bound = (float(np.sum(p)) for p in (every, np.abs(every), np.concatenate(errors)))
+            bound = bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * TINY
+        return (value, bound) if np.isfinite(value) and np.isfinite(bound) else (np.nan, np.inf)
 
     def rounded(self, dtype: np.dtype) -> Gradient:
         """The same in another precision: what rounding takes from values is part of the bounds."""
@@ -218,6 +220,11 @@ def by_vector(errors: Errors) -> VectorGradient:
 
 def _sum_of(terms: tuple[Term, ...], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.sum([term.error(rows, columns) for term in terms], axis=0) * UP
+
+
+def _weighed(step: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(step == 0, 0.0, np.abs(step) * bounds)
 
 
 def _nodes(name: str, index: Any, n: int) -> np.ndarray:
