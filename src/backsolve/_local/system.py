@@ -106,7 +106,8 @@ class System:
             weights = self.v if columns else self.w
             return max(float(np.min(margins(self.access, columns, weights), initial=np.inf)), 0.0)
         if kept is not None and self._least is None:
-            self._least = tuple(float(np.min(m, initial=np.inf)) for m in kept)
+            by_rows, by_columns = (float(np.min(m, initial=np.inf)) for m in kept)
+            self._least = by_rows, by_columns
         return max(self._least[columns], 0.0) if self._least is not None else 0.0
 
     def version(self) -> Any:
@@ -126,7 +127,8 @@ class System:
         if not ((self.rows and by_rows) or (self.columns and by_columns)):
             at = int(np.argmin(np.where(np.isnan(made[0]), -np.inf, made[0])))
             raise ValueError(
-                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was changed."
+                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was "
+                "changed."
             )
         self.rows, self.columns = self.rows and by_rows, self.columns and by_columns
         if self.kept is not None and current and not isinstance(self.kept[0], np.memmap):

@@ -33,13 +33,14 @@ def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, C
     data = _on_host("values of A", asarray("A", data).detach())
     if slots is None and data.is_contiguous():
         return data.numpy(), None if data.is_inference() else lambda: data._version
+    places: Any = np.arange(nnz) if slots is None else slots
     summed = np.zeros(nnz, data.numpy().dtype)
     seen = [-1]
 
     def stamp() -> int:
         if seen[0] != data._version:
             summed[:] = 0
-            np.add.at(summed, slice(None) if slots is None else slots, data.numpy())
+            np.add.at(summed, places, data.numpy())
             seen[0] = data._version
         return seen[0]
 

@@ -59,9 +59,9 @@ def check_chain(name: str, tensor: torch.Tensor) -> None:
         scalar = node.name() == "DivBackward0" and getattr(node, "_saved_other", None) is None
         if not scalar and node.name() not in _ELEMENTWISE and node.name() != "torch::autograd::AccumulateGrad":
             raise TypeError(
-                f"{name} must be a leaf, or made of one by +, -, *, **, exp and such elementwise maps, as its gradient is "
-                f"sparse, which {node.name()} (indexing, reshaping, conversion and some functions) cannot pass on: give "
-                "grad='dense', which takes O(size of A)."
+                f"{name} must be a leaf, or made of one by +, -, *, **, exp and such elementwise maps, as its gradient "
+                f"is sparse, which {node.name()} (indexing, reshaping, conversion, some functions) cannot pass on: "
+                "give grad='dense', which takes O(size of A)."
             )
         waiting += [following for following, _ in node.next_functions]
 
