@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record  # type: ignore[import-untyped]
+from tensorflow.python.eager import forwardprop_util, record  # type: ignore[import-untyped]
 
 from .._local.entry_errors import lookup
 from .._local.estimate import Estimate
@@ -77,6 +77,10 @@ class _Session(AbstractSession):
             record.should_record_backprop([of]) for (name, _), of in zip(inputs, tensors, strict=True) if name != "b"
         ):
             self._differentiable(raw.query)
+        if tensors and forwardprop_util.pack_tangents(tensors).tangents:
+            raise TypeError(
+                "local solves have no forward mode: use a GradientTape, or estimate.gradient().directional(dA, db, dt)."
+            )
         age, whole = self.age, isinstance(raw.value, tuple)
 
         def pullback(g: Any) -> list:
