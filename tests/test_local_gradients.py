@@ -78,7 +78,7 @@ def test_gradient_atol_needs_a_margin_that_is_known():
 
 def test_directional_derivatives_are_those_of_finite_differences():
     A = band(N)
-    est, g = local.value_and_grad(A, B, T, 1e-4, fallback=None)
+    _, g = local.value_and_grad(A, B, T, 1e-4, fallback=None)
     rng = np.random.default_rng(1)
     V = A.copy()
     V.data = rng.standard_normal(A.nnz) * (rng.random(A.nnz) < 0.2)
@@ -121,7 +121,7 @@ def test_vjp_of_a_solution(senses):
     cotangent = np.random.default_rng(3).standard_normal(len(index))
     for g in (cotangent, (index, cotangent), spread((index, cotangent), N)):
         found = est.vjp(g, atol=1e-8)
-        x, lam, truth = dense_gradient(A, b, spread((index, cotangent), N))
+        _, lam, truth = dense_gradient(A, b, spread((index, cotangent), N))
         assert np.all(np.abs(truth - full(found.A, A.nnz)) <= found.A.bound_at(rows, columns) + 1e-14)
         got = spread((found.b.indices, found.b.values), N)
         assert np.all(np.abs(got - lam) <= found.b.bound_at(np.arange(N)) + 1e-13)
@@ -199,7 +199,7 @@ def test_a_solution_is_refined_and_updated():
     want = np.zeros(5000)
     want[[5, 9]] = 1.0, -1.5
     assert np.abs(new.value.toarray()[:, 0] - bs.solve(A, want)).max() <= new.bound <= 1e-8
-    with pytest.raises(ValueError, match="dt has no meaning for local.solve"):
+    with pytest.raises(ValueError, match=r"dt has no meaning for local.solve"):
         new.update(dt=([0], [1.0]))
 
 

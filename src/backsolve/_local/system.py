@@ -167,7 +167,8 @@ class System:
 
     @property
     def dominant(self) -> bool:
-        """Whether any certificate can be given."""
+        """Whether any certificate can be given, for the values as they are."""
+        self.current()
         return self.rows or self.columns
 
     def weakest(self, columns: bool = False) -> tuple[int, float]:

@@ -90,7 +90,12 @@ class _Session(AbstractSession):
                     "values of A call backsolve.local.hvp(estimate, direction)."
                 )
             if whole:
-                found, size = self.pullback(age, (raw.value[0], np.asarray(tf.convert_to_tensor(g), np.float64)), None), 1.0
+                found, size = (
+                    self.pullback(age, (raw.value[0], np.asarray(tf.convert_to_tensor(g), np.float64)), None),
+                    1.0,
+                )
+            elif isinstance(raw.query, DualQuery):
+                found, size = Gradient(None, self.gradient_by_b(age), None), float(g)  # type: ignore[arg-type]
             else:
                 found, size = self.plain_gradient(age), float(g)
             return [self._bar(name, given, found, size) for name, given in inputs]
@@ -145,7 +150,7 @@ def _given(name: str, value: Any, n: int) -> _Given:
 def _now(data: Any, slots: Any, system: System) -> tf.Tensor:
     """The tensor, or what the variable holds, read where a tape sees it."""
     now = asarray("A", data)
-    if not tf.is_tensor(data):
+    if not isinstance(data, tf.Tensor):
         found = values(now, slots, system.nnz)[0]
         if not np.shares_memory(found, system.access.data) and not np.array_equal(found, system.access.data):
             raise RuntimeError(
