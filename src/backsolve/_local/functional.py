@@ -32,9 +32,12 @@ class FunctionalQuery(AbstractQuery):
 
     def __init__(self, system: System, b: Vector, t: Vector):
         self.system, self.t = system, t
-        by_rows = system.rows
-        self.primal = Half(system, b, dual=False, by_rows=by_rows)
-        self.dual = Half(system, t, dual=True, by_rows=not by_rows)
+        self.primal = Half(system, b, dual=False, by_rows=self.by_rows(False))
+        self.dual = Half(system, t, dual=True, by_rows=self.by_rows(True))
+
+    def by_rows(self, dual: bool) -> bool:
+        """In the sense that holds for M, which is the other one for Mᵀ."""
+        return self.system.rows != dual
 
     @property
     def halves(self) -> list[Half]:

@@ -29,6 +29,10 @@ class AbstractQuery(ABC):
     atol = 0.0
     gradient_atol: float | None = None
 
+    @abstractmethod
+    def by_rows(self, dual: bool) -> bool:
+        """In which sense a side is pushed."""
+
     @property
     @abstractmethod
     def halves(self) -> list[Half]:
@@ -59,8 +63,9 @@ class AbstractQuery(ABC):
 
     def renew(self) -> None:
         """Take values that have changed."""
+        self.system.current()
         for half in self.halves:
-            half.renew()
+            half.renew(self.by_rows(half.dual))
 
     def descend(
         self,

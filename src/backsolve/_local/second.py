@@ -32,17 +32,16 @@ def along(
 ) -> Gradient:
     """Derivatives of (-λxᵀ, λ, x) along M ← M + V, from ẋ = -M⁻¹(V x) and λ̇ = -M⁻ᵀ(Vᵀλ).
 
-    V x̂ is off by V(x - x̂): at most Σ_j |V_ij| Eˣ_j in row i, which is bounded like a residual. `run` answers a query, and
-    where no `atol` is given takes what comes close to the error that x̂ and λ̂ bring.
+    V x̂ is off by V(x - x̂): at most Σ_j |V_ij| Eˣ_j in row i, which is bounded like a residual. `run` answers a
+    query, and where no `atol` is given takes what comes close to the error that x̂ and λ̂ bring.
     """
     x, lam = Errors.of(primal), Errors.of(dual)
     places, v = change
     rows, columns = among.entries(places)
     p = _product(v, rows, lookup(x.x, columns), x.at(columns))
     q = _product(v, columns, lookup(lam.x, rows), lam.at(rows))
-    (x_half, x_dot), (lam_half, lam_dot) = (
-        _solved(primal.system, d, rhs, atol, run) for d, rhs in ((False, p), (True, q))
-    )
+    x_half, x_dot = _solved(primal.system, False, p, atol, run)
+    lam_half, lam_dot = _solved(primal.system, True, q, atol, run)
     products = [
         _kernels.local_outer(a.side, b.side, primal.system.matrix) for a, b in ((primal, lam_half), (x_half, dual))
     ]

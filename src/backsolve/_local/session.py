@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import SolveError, describe
+from .entry_errors import Errors
 from .estimate import Estimate
-from .gradient import Gradient, gradient
+from .gradient import Gradient, VectorGradient, by_vector, gradient
 from .options import Options
 from .places import Places
 from .second import along
@@ -134,6 +135,12 @@ class AbstractSession(ABC):
         with self.working("gradient", age) as query:
             self._differentiable(query)
             return gradient(query.primal, query.dual, self.among)
+
+    def gradient_by_b(self, age: int) -> VectorGradient:
+        """Of a functional, by b alone: known for a dense b, too."""
+        with self.working("gradient", age) as query:
+            self._unchanged("gradient")
+            return by_vector(Errors.of(query.dual))
 
     def pullback(self, age: int, g: Vector, atol: float | None) -> Gradient:
         """Of a vector, for a cotangent, by one query of the other side."""

@@ -125,7 +125,8 @@ class System:
         if not ((self.rows and by_rows) or (self.columns and by_columns)):
             at = int(np.argmin(np.where(np.isnan(made[0]), -np.inf, made[0])))
             raise ValueError(
-                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was changed."
+                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was "
+                "changed."
             )
         self.rows, self.columns = self.rows and by_rows, self.columns and by_columns
         if self.kept is not None and current and not isinstance(self.kept[0], np.memmap):
@@ -169,7 +170,7 @@ class System:
 
     @property
     def dominant(self) -> bool:
-        """Whether any certificate can be given."""
+        """Whether any certificate can be given, for the values as they are."""
         self.current()
         return self.rows or self.columns
 

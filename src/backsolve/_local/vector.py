@@ -26,9 +26,12 @@ class VectorQuery(AbstractQuery):
 
     def __init__(self, system: System, b: Vector, dual: bool = False, partial: bool = False):
         self.system = system
-        rows = system.columns if dual else system.rows
-        self.half = Half(system, b, dual, by_rows=rows)
+        self.half = Half(system, b, dual, by_rows=self.by_rows(dual))
         self.partial = partial and not self.half.scale < math.inf
+
+    def by_rows(self, dual: bool) -> bool:
+        """By rows where that can be, as the bound is then that of every entry."""
+        return self.system.columns if dual else self.system.rows
 
     @property
     def halves(self) -> list[Half]:
@@ -79,8 +82,12 @@ class DualQuery(AbstractQuery):
 
     def __init__(self, system: System, b: np.ndarray, t: Vector):
         self.system, self.b = system, b
-        self.dual = Half(system, t, dual=True, by_rows=not system.rows)
-        self.by_rows = self.by_columns = math.inf
+        self.dual = Half(system, t, dual=True, by_rows=self.by_rows(True))
+        self.of_rows = self.of_columns = math.inf
+
+    def by_rows(self, dual: bool) -> bool:
+        """In the sense that holds for M, which is the other one for Mᵀ."""
+        return self.system.rows != dual
 
     def _sizes(self) -> tuple[float, float]:
         system, up = self.system, 1 + 4 * (self.system.n + 16) * 2.0**-53
@@ -104,8 +111,8 @@ class DualQuery(AbstractQuery):
         """Push until the bound is below `atol`."""
         self.begin(atol)
         dual = self.dual
-        self.by_rows, self.by_columns = self._sizes()
-        scale = self.by_columns if dual.by_rows else self.by_rows
+        self.of_rows, self.of_columns = self._sizes()
+        scale = self.of_columns if dual.by_rows else self.of_rows
         return self.descend(
             atol,
             budget,
@@ -124,7 +131,7 @@ class DualQuery(AbstractQuery):
             value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
         m = len(terms) + 16
         rounding = 2 * m * 2.0**-53 * size + m * TINY
-        choices = {"rows": s * self.by_rows, "columns": sigma * self.by_columns}
+        choices = {"rows": s * self.of_rows, "columns": sigma * self.of_columns}
         kind = min(choices, key=lambda k: math.inf if math.isnan(choices[k]) else choices[k])
         bound = math.nextafter(math.nextafter(choices[kind], math.inf) + rounding, math.inf)
         if not (math.isfinite(bound) and math.isfinite(value)):
@@ -134,13 +141,13 @@ class DualQuery(AbstractQuery):
     def renew(self) -> None:
         """Take values that have changed: O(n), as b is dense."""
         super().renew()
-        self.by_rows, self.by_columns = self._sizes()
+        self.of_rows, self.of_columns = self._sizes()
 
     def add(self, db: Vector | None, dt: Vector | None) -> None:
         """Change b and t."""
         if db is not None:
             self.b = self.b.copy()
             self.b[db[0]] += db[1]
-            self.by_rows, self.by_columns = self._sizes()
+            self.of_rows, self.of_columns = self._sizes()
         if dt is not None:
             self.dual.add_right_hand_side(*dt)

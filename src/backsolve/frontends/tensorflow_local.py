@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record  # type: ignore[import-untyped]
+from tensorflow.python.eager import forwardprop_util, record  # type: ignore[import-untyped]
 
 from .._local.entry_errors import lookup
 from .._local.estimate import Estimate
@@ -54,17 +54,17 @@ def solve(system: System, data: Any, slots: Any, b: Any, options: Options) -> Es
 
 
 class _Given(NamedTuple):
-    """A vector, and the tensor that gradients by it belong to: its values at indices, or all n of them."""
+    """A vector, and the tensor that gradients by it belong to: its values at places, or all n of them."""
 
     vector: Vector
-    tensor: tf.Tensor | None
-    index: np.ndarray | None
+    tensor: Any
+    places: np.ndarray | None
 
 
 class _Session(AbstractSession):
     def __init__(self, system, options, make, data, slots, b: _Given, t: _Given | None):
         super().__init__(system, options, make, slots)
-        self.data = None if isinstance(data, np.ndarray) else _now(data, slots, system)
+        self.data: Any = None if isinstance(data, np.ndarray) else _now(data, slots, system)
         self.b, self.t = [b], [t] if t is not None else []
 
     def value(self, raw: Estimate) -> Any:
@@ -74,26 +74,33 @@ class _Session(AbstractSession):
         inputs += [(name, given) for name in ("b", "t") for given in getattr(self, name) if given.tensor is not None]
         tensors = [self.data if given is None else given.tensor for _, given in inputs]
         if isinstance(raw.query, DualQuery) and any(
-            record.should_record_backprop([tensor])
-            for (name, _), tensor in zip(inputs, tensors, strict=True)
-            if name != "b"
+            record.should_record_backprop([of]) for (name, _), of in zip(inputs, tensors, strict=True) if name != "b"
         ):
             self._differentiable(raw.query)
+        if tensors and forwardprop_util.pack_tangents(tensors).tangents:
+            raise TypeError(
+                "local solves have no forward mode: use a GradientTape, or estimate.gradient().directional(dA, db, dt)."
+            )
         age, whole = self.age, isinstance(raw.value, tuple)
 
         def pullback(g: Any) -> list:
             if record.should_record_backprop(tensors):
                 raise RuntimeError(
-                    "gradients of local solves cannot be differentiated by a tape: for second derivatives by the values "
-                    "of A call backsolve.local.hvp(estimate, direction)."
+                    "gradients of local solves cannot be differentiated by a tape: for second derivatives by the "
+                    "values of A call backsolve.local.hvp(estimate, direction)."
                 )
             if whole:
-                found, size = self.pullback(age, (raw.value[0], np.asarray(g, np.float64)), None), 1.0
+                found, size = (
+                    self.pullback(age, (raw.value[0], np.asarray(tf.convert_to_tensor(g), np.float64)), None),
+                    1.0,
+                )
+            elif isinstance(raw.query, DualQuery):
+                found, size = Gradient(None, self.gradient_by_b(age), None), float(g)  # type: ignore[arg-type]
             else:
                 found, size = self.plain_gradient(age), float(g)
             return [self._bar(name, given, found, size) for name, given in inputs]
 
-        shown = tensor(raw.value[1] if whole else np.float64(raw.value))
+        shown = tensor(np.asarray(raw.value[1] if whole else raw.value))
         x = tf.custom_gradient(lambda *_: (shown, pullback))(*tensors) if tensors else shown
         return tf.SparseTensor(raw.value[0][:, None], x, (self.system.n,)) if whole else x
 
@@ -101,9 +108,9 @@ class _Session(AbstractSession):
         if given is None:
             return self._slices(found.A.places, g * found.A.values, self.among.count, self.data.dtype)
         part = found.b if name == "b" else found.t
-        if given.index is None:
+        if given.places is None:
             return self._slices(part.indices, g * part.values, self.system.n, given.tensor.dtype)
-        return tf.cast(tensor(g * lookup((part.indices, part.values), given.index)), given.tensor.dtype)
+        return tf.cast(tensor(g * lookup((part.indices, part.values), given.places)), given.tensor.dtype)
 
     def _slices(self, index: np.ndarray, value: np.ndarray, count: int, dtype: Any) -> Any:
         slices = tf.IndexedSlices(tf.cast(tensor(value), dtype), tensor(index), tf.constant([count], tf.int64))
@@ -143,11 +150,12 @@ def _given(name: str, value: Any, n: int) -> _Given:
 def _now(data: Any, slots: Any, system: System) -> tf.Tensor:
     """The tensor, or what the variable holds, read where a tape sees it."""
     now = asarray("A", data)
-    if not tf.is_tensor(data):
+    if not isinstance(data, tf.Tensor):
         found = values(now, slots, system.nnz)[0]
         if not np.shares_memory(found, system.access.data) and not np.array_equal(found, system.access.data):
             raise RuntimeError(
-                "the variable has been assigned to since local.DiagonallyDominant was made of it: make it anew in each step."
+                "the variable has been assigned to since local.DiagonallyDominant was made of it: make it anew in each "
+                "step."
             )
     return now
 

@@ -33,13 +33,14 @@ def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, C
     data = _on_host("values of A", asarray("A", data).detach())
     if slots is None and data.is_contiguous():
         return data.numpy(), None if data.is_inference() else lambda: data._version
+    places: Any = np.arange(nnz) if slots is None else slots
     summed = np.zeros(nnz, data.numpy().dtype)
     seen = [-1]
 
     def stamp() -> int:
         if seen[0] != data._version:
             summed[:] = 0
-            np.add.at(summed, slice(None) if slots is None else slots, data.numpy())
+            np.add.at(summed, places, data.numpy())
             seen[0] = data._version
         return seen[0]
 
@@ -69,6 +70,7 @@ class _Session(AbstractSession):
         super().__init__(system, options, make, slots)
         self.data = data if isinstance(data, torch.Tensor) else torch.empty(0)  # NumPy's are constants
         self.parts = {"b": [b] if b else [], "t": [t] if t else []}
+        self._check()
 
     def value(self, raw: Estimate) -> torch.Tensor:
         asked = Asked(
@@ -85,21 +87,24 @@ class _Session(AbstractSession):
             self._differentiable(raw.query)
         return recorded_number(self, self.data, asked, raw.value)
 
-    def _wanted(self, asked: Asked) -> bool:
-        """Whether somebody may differentiate; says so if the gradient could not reach its leaf."""
+    def _check(self) -> None:
+        """Say so before anything is solved if a gradient could not reach its leaf."""
         if not torch.is_grad_enabled():
-            return False
+            return
         if self.data.requires_grad and self.system.access.symmetric:
             raise ValueError(
                 "values of a matrix that was saved with symmetric=True are read as rows and as columns, so one entry "
                 "cannot change alone: save it with symmetric=False, or call detach()."
             )
-        if not asked.dense:
+        if self.options.grad == "sparse":
             check_chain("values of A", self.data)
-            for part in (*asked.b, *asked.t):
+            for part in (*self.parts["b"], *self.parts["t"]):
                 if part.index is None:
                     check_chain("b or t", part.tensor)
-        return self.data.requires_grad or any(part.requires_grad for part in (*asked.b, *asked.t))
+
+    def _wanted(self, asked: Asked) -> bool:
+        """Whether somebody may differentiate."""
+        return torch.is_grad_enabled() and any(v.requires_grad for v in (self.data, *asked.b, *asked.t))
 
     def shown(self, found: Gradient) -> Gradient:
         return found.mapped(torch.from_numpy)

@@ -56,14 +56,18 @@ def check_chain(name: str, tensor: torch.Tensor) -> None:
         if node is None or node in seen or isinstance(node, torch.autograd.function.BackwardCFunction):
             continue  # what people write themselves is theirs
         seen.add(node)
-        scalar = node.name() == "DivBackward0" and getattr(node, "_saved_other", None) is None
+        scalar = node.name() == "DivBackward0" and _is_scalar(getattr(node, "_saved_other", None))
         if not scalar and node.name() not in _ELEMENTWISE and node.name() != "torch::autograd::AccumulateGrad":
             raise TypeError(
-                f"{name} must be a leaf, or made of one by +, -, *, **, exp and such elementwise maps, as its gradient is "
-                f"sparse, which {node.name()} (indexing, reshaping, conversion and some functions) cannot pass on: give "
-                "grad='dense', which takes O(size of A)."
+                f"{name} must be a leaf, or made of one by +, -, *, **, exp and such elementwise maps, as its gradient "
+                f"is sparse, which {node.name()} (indexing, reshaping, conversion, some functions) cannot pass on: "
+                "give grad='dense', which takes O(size of A)."
             )
         waiting += [following for following, _ in node.next_functions]
+
+
+def _is_scalar(divisor: Any) -> bool:
+    return divisor is None or divisor.ndim == 0
 
 
 def recorded_number(session: Any, data: torch.Tensor, asked: Asked, value: float) -> torch.Tensor:
@@ -85,6 +89,9 @@ class _Number(Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
         session, data = _kept(ctx)
+        first, of_b = ctx.needs_input_grad[3:], len(ctx.asked.b) + 1
+        if not (first[0] or any(first[of_b:])):
+            return _bars(ctx, Gradient(None, session.gradient_by_b(ctx.asked.age), None), float(g), data)  # type: ignore[arg-type]
         return _bars(ctx, session.plain_gradient(ctx.asked.age), float(g), data)
 
 

@@ -133,7 +133,7 @@ def _of_folder(folder: Folder, promise: str | None, values: Any) -> tuple[System
 
 def _of_operator(A: Any, promise: str | None) -> tuple[System, Any, np.ndarray | None]:
     frontend = dispatch.frontend_of(A)
-    operator = dispatch.square(dispatch.operator(frontend, A, None))
+    operator: Any = dispatch.square(dispatch.operator(frontend, A, None))
     if not isinstance(operator, CSR):
         if frontend.name != "numpy":
             raise TypeError(f"A must be sparse for local solves of {frontend.name}; got {operator!r}: give a CSR.")
