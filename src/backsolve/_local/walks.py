@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +111,7 @@ def push(graph: Graph, rule: Rule, seeds: Seeds, stop: Stop, *, reverse: bool = 
         "by_strength": rule.by_strength,
         "dangling": rule.dangling,
         "scale": kind,
-        "unit": 2.0 ** np.ceil(np.log2(largest)),
+        "unit": 2.0 ** math.ceil(math.log2(largest)),
         "largest": largest,
         "least": least,
         "margin": rule.margin,
