@@ -54,15 +54,14 @@ def pagerank_problem(
     """
     policy = {"seeds": TO_SEEDS, "self": SELF, "uniform": ABSORB, "absorb": ABSORB}[dangling]
     margin = below_one(alpha)
-    w, name, scale_margin = None, "strengths", 0.0
+    w, workers, scale_margin = None, None, 0.0
     if not graph.directed:
         scale_margin = max(margin - 6 * _UNIT, 0.0)
     elif use_barrier:
-        w, scale_margin = barrier(graph, alpha, by_strength=True, stays=policy == SELF)
-        name = f"barrier {alpha} {policy}"
+        w, scale_margin, workers = barrier(graph, alpha, by_strength=True, stays=policy == SELF)
         if policy == TO_SEEDS and graph.has_dangling():
             scale_margin = 0.0
-    rule = Rule(alpha, 1 - alpha, True, margin, policy, w, name, scale_margin)
+    rule = Rule(alpha, 1 - alpha, True, margin, policy, w, scale_margin=scale_margin, workers=workers)
     return Problem(graph, rule, seeds, dangling, best)
 
 
@@ -94,6 +93,6 @@ def katz(graph: Graph, seeds: Seeds, beta: float, stop: Stop) -> Ranks:
     if not graph.directed and margin > 0:
         rule = replace(rule, scale_margin=margin)
     elif margin <= 0 or stop.goal != SUM:
-        w, scale_margin = barrier(graph, beta, by_strength=False, stays=False)
-        rule = replace(rule, scale=w, scale_name=f"katz {beta}", scale_margin=scale_margin)
+        w, scale_margin, workers = barrier(graph, beta, by_strength=False, stays=False)
+        rule = replace(rule, scale=w, scale_name="barrier", scale_margin=scale_margin, workers=workers)
     return ranks_of(Problem(graph, rule, seeds, "absorb"), push(graph, rule, seeds, stop), seeds.single)
