@@ -200,9 +200,11 @@ class Worker {
       const double d = g.strength_of(one.id, last - first);
       const double c = rule.by_strength ? rule.factor * one.x / d : rule.factor * one.x;
       double size = std::fabs(nodes[one.id].r -= one.x);
-      for (std::int64_t k = first; k < last; ++k) {  // pushes have looked at these positions
-        const std::int64_t s = g.rows.slot ? static_cast<std::int64_t>(g.rows.slot[k]) : k;
-        size += std::fabs(nodes[g.rows.idx[k]].r += g.rows.val ? c * static_cast<double>(g.rows.val[s]) : c);
+      for (std::int64_t k = first; k < last; ++k) {
+        const std::int64_t j = g.rows.idx[k], s = g.rows.slot ? static_cast<std::int64_t>(g.rows.slot[k]) : k;
+        if (static_cast<std::uint64_t>(j) >= static_cast<std::uint64_t>(g.rows.n)) g.rows.bad_index(one.id, k);
+        if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(g.rows.values)) g.rows.bad_slot(one.id, k);
+        size += std::fabs(nodes[j].r += g.rows.val ? c * static_cast<double>(g.rows.val[s]) : c);
       }
       const double norm = rule.by_strength ? rule.factor : rule.factor * d;
       drift += kUnit * (6 * norm * std::fabs(one.x) + size) + kTiny * static_cast<double>(last - first);
