@@ -17,8 +17,14 @@ _UP = 1 + 2.0**-49
 
 
 def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where no factor is zero, by place."""
+    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where no factor is zero, by place.
+
+    Entries of a matrix that is not stored have no place: they come by row and column, and are counted.
+    """
     slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    if not primal.system.stored:
+        order = np.lexsort((column, row))
+        return np.arange(len(order)), row[order], column[order], value[order]
     order = np.argsort(slot, kind="stable")
     return slot[order], row[order], column[order], value[order]
 
@@ -30,7 +36,7 @@ class ValuesGradient:
     Attributes
     ----------
     indices : (k,) int64
-        Places among the stored values, ascending.
+        Places among the stored values, ascending; of a matrix that is not stored, 0, 1, ...
     rows, columns : (k,) int64
     values : (k,) float64
     bounds : (k,) float64
@@ -50,17 +56,29 @@ class ValuesGradient:
         rows, columns = np.atleast_1d(np.asarray(rows, np.int64)), np.atleast_1d(np.asarray(columns, np.int64))
         return _entry_bounds(self._x, self._lam, rows, columns)
 
+    def _at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Values of the entries (i, j)."""
+        known = np.stack([self.rows, self.columns], axis=1)
+        _, place = np.unique(np.concatenate([known, np.stack([rows, columns], axis=1)]), axis=0, return_inverse=True)
+        value = np.zeros(len(place))
+        value[place[: len(known)]] = self.values
+        return value[place[len(known) :]]
+
     def directional(self, indices: Any, rows: Any, columns: Any, direction: Any) -> tuple[float, float]:
         """(derivative, bound of its error) along values dM at stored entries: Σ dM_k g_k, and Σ |dM_k| bound_k.
 
         Parameters
         ----------
         indices, rows, columns : (m,) integers
-            Place among the values, row and column of each entry that changes.
+            Place among the values, row and column of each entry that changes; places are None for a matrix that is
+            not stored.
         direction : (m,) floats
         """
-        indices, direction = np.asarray(indices, np.int64), np.asarray(direction, np.float64)
-        g = lookup((self.indices, self.values), indices)
+        direction = np.asarray(direction, np.float64)
+        if indices is None:
+            g = self._at(np.asarray(rows, np.int64), np.asarray(columns, np.int64))
+        else:
+            g = lookup((self.indices, self.values), np.asarray(indices, np.int64))
         terms = direction * g
         m = len(terms) + 2
         size = float(np.sum(np.abs(terms)))

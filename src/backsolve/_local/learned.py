@@ -115,9 +115,7 @@ class _Lists:
         return np.bincount(owner[first], minlength=len(ids)), neighbour[first], np.add.reduceat(entry, first)
 
 
-def answer(
-    graph: Graph, alpha: float, evaluate: Evaluate, seeds: Seeds, goal: Goal, budget: Budget
-) -> WalkAnswer:
+def answer(graph: Graph, alpha: float, evaluate: Evaluate, seeds: Seeds, goal: Goal, budget: Budget) -> WalkAnswer:
     """x = (1 - alpha) s + alpha Pᵀ x for every query; rows that any of them lacks are evaluated in one call."""
     lists = _Lists(graph, alpha, evaluate)
     setting = _kernels.LocalFetchedSetting(lists.fetcher.matrix, False, False)

@@ -43,6 +43,7 @@ def _evaluate(edge_weight: Callable, theta: Any, places: np.ndarray) -> np.ndarr
 
 def walk(graph: Any, alpha: float, edge_weight: Callable, theta: Any, asked: Request) -> Estimate:
     """x̂ at the nodes asked for, or a pair (indices, values) of arrays."""
+
     def evaluate(places: np.ndarray) -> np.ndarray:
         return _evaluate(edge_weight, theta, places)
 

@@ -57,9 +57,7 @@ def walk(graph: Any, alpha: float, edge_weight: Callable, theta: Any, asked: Req
     return Estimate(value, bound, "columns", found.touched, found.status, (found, asked))
 
 
-def _tracked(
-    found: WalkAnswer, asked: Request, edge_weight: Callable, theta: Any, x: torch.Tensor
-) -> torch.Tensor:
+def _tracked(found: WalkAnswer, asked: Request, edge_weight: Callable, theta: Any, x: torch.Tensor) -> torch.Tensor:
     edges = touched_edges(found)
     if not len(edges):
         return x

@@ -69,9 +69,7 @@ class LearnedWalk:
         if not isinstance(alpha, int | float) or not 0 < alpha < 1:
             raise ValueError(f"LearnedWalk: alpha must lie in (0, 1); got {describe(alpha)}.")
         if framework not in (None, "numpy", "torch", "jax"):
-            raise ValueError(
-                f"LearnedWalk: framework must be 'numpy', 'torch' or 'jax'; got {describe(framework)}."
-            )
+            raise ValueError(f"LearnedWalk: framework must be 'numpy', 'torch' or 'jax'; got {describe(framework)}.")
         self.edge_weight, self.alpha, self.framework = edge_weight, float(alpha), framework
 
     def __call__(

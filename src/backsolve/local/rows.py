@@ -93,7 +93,9 @@ class Rows:
         if symmetric and columns is not None:
             raise ValueError("Rows: a symmetric matrix has its rows for columns; leave columns out.")
         if promise == "columns" and not symmetric and columns is None:
-            raise ValueError("Rows: dominance by columns can only be checked with columns; give them, or symmetric=True.")
+            raise ValueError(
+                "Rows: dominance by columns can only be checked with columns; give them, or symmetric=True."
+            )
         self.n, self.promise = int(n), promise
         self._make: Any = (_of("fn", fn), _of("columns", columns) if columns else None, bool(symmetric))
         self._margin = float(margin) if margin is not None else 0.0
@@ -107,7 +109,9 @@ class Rows:
         rows, columns, symmetric = self._make
         by_rows = self.promise in ("rows", "both") or symmetric
         by_columns = self.promise in ("columns", "both") or symmetric
-        fetcher = Fetcher(self.n, rows, columns, symmetric, by_rows, by_columns and bool(columns or symmetric), self._margin)
+        fetcher = Fetcher(
+            self.n, rows, columns, symmetric, by_rows, by_columns and bool(columns or symmetric), self._margin
+        )
         by_columns = by_columns and fetcher.functions[True] is not None
         self.system = ImplicitSystem(fetcher, by_rows, by_columns, self._margin)
 
@@ -128,7 +132,9 @@ class Rows:
 
     def __repr__(self) -> str:
         lists, entries = self.fetched
-        return f"Rows({self.n}x{self.n}, dominance by {self.promise} promised, {lists} lists of {entries} entries fetched)"
+        return (
+            f"Rows({self.n}x{self.n}, dominance by {self.promise} promised, {lists} lists of {entries} entries fetched)"
+        )
 
 
 def _of(name: str, fn: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
