@@ -12,8 +12,8 @@ using backsolve::local::View;
 namespace {
 
 template <class P, class I, class T>
-View<P, I, T> view_of(const In<P, 1>& indptr, const In<I, 1>& indices, const std::optional<In<P, 1>>& slot,
-                      const In<T, 1>& data, const std::optional<In<double, 1>>& weights, bool columns) {
+View<P, I, T> lists(const In<P, 1>& indptr, const In<I, 1>& indices, const std::optional<In<P, 1>>& slot,
+                    const In<T, 1>& data, bool columns) {
   if (indptr.shape(0) < 1) throw nb::value_error("indptr is empty; it must hold one number more than there are rows");
   View<P, I, T> view;
   view.n = static_cast<std::int64_t>(indptr.shape(0)) - 1;
@@ -29,7 +29,6 @@ View<P, I, T> view_of(const In<P, 1>& indptr, const In<I, 1>& indices, const std
   } else {
     expect(data, {view.stored}, "data");
   }
-  if (weights) expect(*weights, {view.n}, "weights");
   return view;
 }
 
@@ -37,7 +36,8 @@ template <class P, class I, class T>
 void bind_values(nb::module_& m) {
   m.def("local_margins", [](In<P, 1> indptr, In<I, 1> indices, std::optional<In<P, 1>> slot, In<T, 1> data,
                             std::optional<In<double, 1>> weights, Out<double, 1> out, std::int64_t first, bool columns) {
-    const auto view = view_of<P, I, T>(indptr, indices, slot, data, weights, columns);
+    const View<P, I, T> view = lists<P, I, T>(indptr, indices, slot, data, columns);
+    if (weights) expect(*weights, {view.n}, "weights");
     const std::int64_t last = first + static_cast<std::int64_t>(out.shape(0));
     if (first < 0 || last > view.n) throw nb::value_error("out must not be longer than the rows that are left");
     nb::gil_scoped_release release;
@@ -45,19 +45,15 @@ void bind_values(nb::module_& m) {
   }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "slot"_a.noconvert().none(), "data"_a.noconvert(),
      "weights"_a.noconvert().none(), "out"_a.noconvert(), "first"_a, "columns"_a);
   m.def("local_margins_at", [](In<P, 1> indptr, In<I, 1> indices, std::optional<In<P, 1>> slot, In<T, 1> data,
-                               std::optional<In<double, 1>> weights, In<std::int64_t, 1> nodes, Out<double, 1> out,
-                               bool columns) {
-    const auto view = view_of<P, I, T>(indptr, indices, slot, data, weights, columns);
+                               std::optional<In<double, 1>> weights, Out<double, 1> out, In<std::int64_t, 1> nodes, bool columns) {
+    const View<P, I, T> view = lists<P, I, T>(indptr, indices, slot, data, columns);
+    if (weights) expect(*weights, {view.n}, "weights");
     const std::int64_t count = static_cast<std::int64_t>(nodes.shape(0));
     expect(out, {count}, "out");
     nb::gil_scoped_release release;
-    for (std::int64_t k = 0; k < count; ++k) {
-      const std::int64_t i = nodes.data()[k];
-      if (i < 0 || i >= view.n) backsolve::local::malformed("a node is out of range");
-      out.data()[k] = backsolve::local::margin(view, i, weights ? weights->data() : nullptr);
-    }
+    backsolve::local::margins_at(view, weights ? weights->data() : nullptr, nodes.data(), count, out.data());
   }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "slot"_a.noconvert().none(), "data"_a.noconvert(),
-     "weights"_a.noconvert().none(), "nodes"_a.noconvert(), "out"_a.noconvert(), "columns"_a);
+     "weights"_a.noconvert().none(), "out"_a.noconvert(), "nodes"_a.noconvert(), "columns"_a);
 }
 
 template <class T>

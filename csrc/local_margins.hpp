@@ -48,8 +48,9 @@ struct Unweighted {};
 // u |result| each. Terms of second order are below 2 m u of the bound of the first. Adding never underflows, but where
 // it flushes, each of the 8 operations of `add` loses up to the smallest normal number, and so does reading a value or a
 // weight, each of its own type.
-template <class P, class I, class T, class Weight = Unweighted>
-double margin(const View<P, I, T>& view, std::int64_t i, Weight weight = {}) {
+template <class V, class Weight = Unweighted>
+double margin(const V& view, std::int64_t i, Weight weight = {}) {
+  using T = typename V::value_type;
   constexpr bool weighted = !std::is_same_v<Weight, Unweighted>;
   constexpr double nan = std::numeric_limits<double>::quiet_NaN(), u = std::numeric_limits<double>::epsilon() / 2;
   KeptSum off, diagonal;
@@ -88,10 +89,20 @@ double margin(const View<P, I, T>& view, std::int64_t i, Weight weight = {}) {
 }
 
 // The same with an array of weights, or null for none.
-template <class P, class I, class T>
-double margin(const View<P, I, T>& view, std::int64_t i, const double* weights) {
+template <class V>
+double margin(const V& view, std::int64_t i, const double* weights) {
   if (!weights) return margin(view, i);
   return margin(view, i, [weights](std::int64_t j) { return weights[j]; });
+}
+
+// Margins of some lists, given by their numbers.
+template <class P, class I, class T>
+void margins_at(const View<P, I, T>& view, const double* weights, const std::int64_t* node, std::int64_t count, double* out) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (static_cast<std::uint64_t>(node[k]) >= static_cast<std::uint64_t>(view.n))
+      malformed("nodes must lie in [0, " + std::to_string(view.n) + "); got " + std::to_string(node[k]) + ".");
+    out[k] = margin(view, node[k], weights);
+  }
 }
 
 // Margins of the lists first <= i < last. Threads; the message about a damaged matrix is that of the first bad list.

@@ -64,10 +64,11 @@ class Query {
   Query(Worker& worker, const G& g, const Rule& rule, const Stop& stop) : w_(worker), g_(g), rule_(rule), stop_(stop) {}
 
   Answer run(const Seeds& seeds) {
-    double theta = start(seeds);
-    const double target = stop_.goal == Goal::scale ? stop_.tol * rule_.unit : 0;
+    add(seeds);
+    double theta = first_threshold();
+    double target = stop_.goal == Goal::scale ? stop_.tol * rule_.unit : 0;
     Answer a;
-    for (;;) {
+    for (int refreshed = 0;;) {
       theta = std::max(theta, target);
       w_.enqueue_above(theta);
       const bool within = w_.settle(g_, rule_, theta, stop_.budget);
@@ -76,21 +77,27 @@ class Query {
         continue;
       }
       measure();
-      if (!within) a.verdict = kSpent;
-      if (reached(a)) a.verdict = kReached;
-      else if (within && sum_ > w_.drift && stop_.goal != Goal::scale && !tied_) {
-        theta = next(theta);
+      if (stop_.goal == Goal::scale && within && theta * spread_ > stop_.tol * rule_.unit) {
+        theta = target = (1 - 1e-3) * stop_.tol * rule_.unit / spread_;  // residuals count k times
         continue;
-      } else if (within) a.verdict = kFloor;
-      break;
+      }
+      a.verdict = within ? kFloor : kSpent;
+      if (reached(a)) a.verdict = kReached;
+      if (a.verdict != kFloor || tied_ || stop_.goal == Goal::scale) break;
+      if (sum_ > w_.drift) {
+        theta = next(theta);
+      } else if (refreshed++ < 3) {
+        w_.refresh(g_, rule_, [&] { add(seeds); });
+      } else {
+        break;
+      }
     }
     finish(a);
     return a;
   }
 
  private:
-  double start(const Seeds& seeds) {
-    double largest = 0;
+  void add(const Seeds& seeds) {
     for (std::int64_t q = 0; q < seeds.count; ++q) {
       const std::int64_t v = seeds.ids[q];
       if (static_cast<std::uint64_t>(v) >= static_cast<std::uint64_t>(g_.rows.n))
@@ -100,9 +107,15 @@ class Query {
       w_.touch(g_, rule_, v);
       w_.nodes[v].r += b;
       w_.drift += kUnit * (6 * std::fabs(b) + std::fabs(w_.nodes[v].r)) + kTiny;
-      if (w_.nodes[v].scale < std::numeric_limits<float>::infinity())
-        largest = std::max(largest, std::fabs(w_.nodes[v].r) / static_cast<double>(w_.nodes[v].scale));
     }
+  }
+
+  // A quarter of the largest r over its scale.
+  double first_threshold() const {
+    double largest = 0;
+    for (const std::int64_t v : w_.touched)
+      if (const Node& node = w_.nodes[v]; !dangles(node))
+        largest = std::max(largest, std::fabs(node.r) / static_cast<double>(node.scale));
     return largest / 4;
   }
 
@@ -156,6 +169,7 @@ class Query {
     }
     const double safe = 1 + 1e-6 + 8 * kUnit * static_cast<double>(w_.edges + w_.pushes);
     const double shift = (spread_ * w_.drift + rest) * safe;
+    worst_ = spread_ * std::max(up_scale, down_scale);
     bounds_ = Bounds{};
     bounds_.factor = f;
     const double rounding = 4 * kUnit * spread_ * size;  // of x^ times spread, in the 1-norm
@@ -176,7 +190,8 @@ class Query {
 
   bool reached(Answer& a) {
     switch (stop_.goal) {
-      case Goal::scale: return a.verdict != kSpent;
+      // Thresholds at their target, but floats: below 1e-45 of the largest, scales are not told apart.
+      case Goal::scale: return a.verdict != kSpent && worst_ <= stop_.tol * (1 + 1e-6);
       case Goal::sum: return bounds_.sum <= stop_.tol;
       case Goal::largest: return bounds_.largest(rule_.largest) <= stop_.tol;
       default: break;
@@ -227,6 +242,7 @@ class Query {
   Bounds bounds_;
   std::vector<Contender> contenders_;
   double lost_ = 0, sum_ = 0, spread_ = 1;
+  double worst_ = 0;  // the largest |r| over its scale
   bool tied_ = false;
 };
 

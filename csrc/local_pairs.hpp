@@ -9,12 +9,17 @@
 namespace backsolve::local {
 
 // phi = t.x + lam.r, whose error is s.M^-1 r exactly (s = t - M^T lam), with what rounding adds to it.
+//
+// With r^ for the computed r, |r - r^| <= tau: lam.r differs from lam.r^ by at most |lam|.tau. The sum of N products, each
+// through at most N roundings, is within gamma(N) of the sum of their moduli, and within half of the least number for
+// each product; that sum of moduli and |lam|.tau are computed within the same factor, and rounded up by `up`.
 struct Functional {
   double value = 0;
   double rounding = 0;  // sum |lam| tau + gamma(p + q + 1) (|t|.|x| + |lam|.|r|), and underflow
 };
 
-inline Functional functional(const Side& primal, const Side& dual, const std::int64_t* index, const double* t,
+template <class Side>
+Functional functional(const Side& primal, const Side& dual, const std::int64_t* index, const double* t,
                              std::int64_t count) {
   const Subnormals kept;
   Functional found;
@@ -34,7 +39,7 @@ inline Functional functional(const Side& primal, const Side& dual, const std::in
     lost += std::fabs(lam) * primal.tau(*s);
   }
   const double up = 1 + 4 * gamma(terms + 16);
-  found.rounding = (lost + gamma(terms + 1) * size) * up + (2 * terms + 4) * kLeast;
+  found.rounding = (lost + gamma(terms + 1) * size) * up + 4 * (terms + 1) * least();
   return found;
 }
 
@@ -45,7 +50,7 @@ struct Outer {
 };
 
 // Reads the lists of the side whose support has fewer entries. `rows` and `columns` are those of M.
-template <class V>
+template <class Side, class V>
 Outer outer(const Side& primal, const Side& dual, const V& rows, const V& columns) {
   const auto volume = [](const Side& side, const V& lists) {
     std::int64_t sum = 0;
@@ -79,13 +84,14 @@ struct Block {
   std::vector<double> value;
 };
 
-template <class V>
+template <class Side, class V>
 Block block(const Side& side, const V& columns, double eps) {
   Block out;
   std::vector<std::int64_t> place(side.touched().size(), -1);
   for (const std::int64_t i : side.touched()) {
     const Site* s = side.find(i);
     if (s->x == 0 && !(std::fabs(s->r) > eps * s->weight)) continue;
+    if (!columns.known(i)) continue;  // nothing rests on the block being whole
     place[s->place - 1] = static_cast<std::int64_t>(out.node.size());
     out.node.push_back(i);
   }

@@ -188,6 +188,30 @@ class Worker {
     return true;
   }
 
+  // The residual anew, from x and what `add_seeds` adds to it: drift is then of the order of one addition for each edge,
+  // however many pushes there were. Nothing may be queued.
+  template <class G, class AddSeeds>
+  void refresh(const G& g, const Rule& rule, const AddSeeds& add_seeds) {
+    for (const std::int64_t v : touched) nodes[v].r = 0;
+    drift = 0;
+    add_seeds();
+    for (const Active& one : active) {
+      const auto [first, last] = g.rows.range(one.id);
+      const double d = g.strength_of(one.id, last - first);
+      const double c = rule.by_strength ? rule.factor * one.x / d : rule.factor * one.x;
+      double size = std::fabs(nodes[one.id].r -= one.x);
+      for (std::int64_t k = first; k < last; ++k) {
+        const std::int64_t j = g.rows.idx[k], s = g.rows.slot ? static_cast<std::int64_t>(g.rows.slot[k]) : k;
+        if (static_cast<std::uint64_t>(j) >= static_cast<std::uint64_t>(g.rows.n)) g.rows.bad_index(one.id, k);
+        if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(g.rows.values)) g.rows.bad_slot(one.id, k);
+        size += std::fabs(nodes[j].r += g.rows.val ? c * static_cast<double>(g.rows.val[s]) : c);
+      }
+      const double norm = rule.by_strength ? rule.factor : rule.factor * d;
+      drift += kUnit * (6 * norm * std::fabs(one.x) + size) + kTiny * static_cast<double>(last - first);
+      edges += last - first;
+    }
+  }
+
   // For loops over `touched`, at q.
   void ahead(std::size_t q) const {
     if (q + 16 < touched.size()) prefetch(&nodes[touched[q + 16]]);

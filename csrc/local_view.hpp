@@ -74,6 +74,7 @@ class Pages {
 template <class P, class I, class T>
 struct View {
   using value_type = T;
+  static constexpr bool fetched = false;  // all lists are there
   std::int64_t n = 0;       // lists, and what indices stay below
   std::int64_t stored = 0;  // length of idx, and of slot
   std::int64_t values = 0;  // length of val
@@ -103,6 +104,19 @@ struct View {
       f(j, static_cast<double>(val[s]), s);
     }
   }
+  // Ask the memory for where list i lies, and later for its indices.
+  void prefetch([[maybe_unused]] std::int64_t i) const {
+#if defined(__GNUC__)
+    __builtin_prefetch(ptr + i);
+#endif
+  }
+  void prefetch_entries([[maybe_unused]] std::int64_t i) const {
+#if defined(__GNUC__)
+    const std::int64_t first = ptr[i];
+    if (first >= 0 && first < stored) __builtin_prefetch(idx + first);
+#endif
+  }
+  bool known(std::int64_t) const { return true; }
   // The sum of what is stored at (i, i); zero where nothing is.
   double diagonal(std::int64_t i) const {
     const auto [first, last] = range(i);

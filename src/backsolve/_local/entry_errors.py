@@ -10,10 +10,12 @@ import numpy as np
 from .half import Half
 from .system import System, Vector
 
-__all__ = ["UP", "Errors", "lookup"]
+__all__ = ["TINY", "UP", "Errors", "lookup"]
 
 UP = 1 + 2.0**-49
 """More than eight roundings upwards."""
+TINY = 2.0**-1020
+"""More than what four operations lose by underflow, also where numbers below the normal ones are flushed."""
 
 
 def lookup(vector: Vector, index: np.ndarray) -> np.ndarray:
@@ -54,11 +56,11 @@ class Errors:
         bound = np.full(len(nodes), np.inf)
         w = self.system.v if self.dual else self.system.w
         if np.isfinite(self.rows):
-            bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * UP
+            bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * UP + TINY
         if np.isfinite(self.columns) and len(nodes):
             margin = self.system.margins_at(nodes, columns=not self.dual)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                by_columns = np.where(margin > 0, self.columns / margin * UP + 5e-324, np.inf)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                by_columns = np.where(margin > 0, self.columns / margin * UP + TINY, np.inf)
             bound = np.minimum(bound, by_columns)
         return bound
 
@@ -66,12 +68,12 @@ class Errors:
     def everywhere(self) -> float:
         """A bound at all unknowns; infinite if no smallest margin is known."""
         w = self.system.v if self.dual else self.system.w
-        by_rows = self.rows * (1.0 if w is None else float(np.max(w))) * UP
+        by_rows = self.rows * (1.0 if w is None else float(np.max(w))) * UP + TINY
         costly = self._least is None and self.system.current() is None  # all margins would be made anew
         if not np.isfinite(self.columns) or (np.isfinite(by_rows) and costly):
             return by_rows
-        least = self.system.least(not self.dual) if self._least is None else self._least
-        by_columns = self.columns / least * UP + 5e-324 if least > 0 else np.inf
+        least = self.system.least(not self.dual, anew=True) if self._least is None else self._least
+        by_columns = self.columns / least * UP + TINY if least > 0 else np.inf
         return float(np.fmin(by_rows, by_columns))
 
     @property

@@ -6,9 +6,9 @@ import math
 
 from .system import System
 
-__all__ = ["global_work", "pays"]
+__all__ = ["PER_PUSH", "global_work", "pays"]
 
-_PER_PUSH = 5
+PER_PUSH = 5
 """Entries that a global method reads in the time in which a push reads one: it streams, pushes jump."""
 
 
@@ -25,4 +25,4 @@ def pays(system: System, touched: int, atol: float, size: float, epoch_work: int
     """
     ratio = size / atol if atol > 0 else math.inf
     digits = math.log(2 * ratio) if 1 < ratio < math.inf else 40.0
-    return touched + 2 * epoch_work < max(global_work(system, digits) / _PER_PUSH, 1 << 12)
+    return touched + 2 * epoch_work < max(global_work(system, digits) / PER_PUSH, 1 << 12)

@@ -46,12 +46,15 @@ class FunctionalQuery(AbstractQuery):
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound, and that of the gradient if it was asked for, are small enough."""
-        self.atol = atol
+        self.begin(atol)
 
         def step(goal: float) -> bool:
-            half = min(self.halves, key=lambda h: (h.largest <= 0, h.epoch_work))
-            other = self.dual if half is self.primal else self.primal
-            return half.reduce(budget, goal / other.size if other.size > 0 else 0.0)
+            # Where an epoch of a side is quick, it is that side's turn.
+            for half in sorted(self.halves, key=lambda h: h.epoch_work):
+                other = self.dual if half is self.primal else self.primal
+                if half.reduce(budget, goal / other.size if other.size > 0 else 0.0):
+                    return True
+            return False
 
         estimate = self.descend(atol, budget, leave, lambda: self.primal.size * self.dual.size, step)
         if self.gradient_atol is None or not estimate.bound <= atol:
@@ -106,7 +109,7 @@ class FunctionalQuery(AbstractQuery):
 def functional_query(system: System, b: Vector, t: Vector) -> AbstractQuery:
     """The query for t·M⁻¹b that suits b: from both sides, or of a dense b from the dual alone."""
     index, value = b
-    if len(index) <= DENSE * system.n or len(index) <= 16:
+    if not system.stored or len(index) <= DENSE * system.n or len(index) <= 16:
         return FunctionalQuery(system, b, t)
     dense = np.zeros(system.n)
     dense[index] = value

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _kernels
-from .entry_errors import UP, Errors, lookup
+from .entry_errors import TINY, UP, Errors, lookup
 from .half import Half
 from .places import Places
 from .vectors import sparse_vector
@@ -50,7 +50,7 @@ def _error(a: Any, b: Any, e_a: Any, e_b: Any) -> np.ndarray:
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and rounding
     with np.errstate(invalid="ignore", over="ignore"):
         parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (_U * a, b))]
-        bound = np.sum(parts, axis=0) * UP + 2e-323
+        bound = np.sum(parts, axis=0) * UP + 4 * TINY
     return np.where(np.isnan(bound), np.inf, bound)
 
 
@@ -61,7 +61,8 @@ class MatrixGradient:
     Attributes
     ----------
     places : (k,) int64
-        Among the values of A, in the order in which they were given, ascending.
+        Among the values of A, in the order in which they were given, ascending; of a matrix that is given by
+        functions, a mere count.
     rows, columns : (k,) int64
     values, bounds : (k,) float64
         |error| of each value is at most its bound, rounding included.
@@ -147,6 +148,7 @@ class Gradient:
         Parameters
         ----------
         dA : scipy.sparse matrix on A's pattern, pair (places, increments), or (count,) increments, optional
+            For a matrix that is given by functions, (rows, columns, increments).
         db, dt : dense (n,), scipy.sparse (n, 1), or pair (indices, values), optional
         """
         terms, errors = [np.zeros(0)], [np.zeros(0)]
@@ -157,16 +159,18 @@ class Gradient:
             for term in self.A._terms:
                 value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
             terms.append(step * value)
-            errors.append(np.abs(step) * _sum_of(self.A._terms, rows, columns))
+            errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
         for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
             if change is not None:
                 index, step = sparse_vector(name, change, part._errors.system.n)
                 terms.append(step * lookup(part._errors.x, index))
-                errors.append(np.abs(step) * part._errors.at(index))
-        every, bound = np.concatenate(terms), float(np.sum(np.concatenate(errors)))
+                errors.append(_weighed(step, part._errors.at(index)))
+        every = np.concatenate(terms)
         m = len(every) + 4
-        size = float(np.sum(np.abs(every)))
-        return float(np.sum(every)), bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * 5e-324
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, size, bound = (float(np.sum(p)) for p in (every, np.abs(every), np.concatenate(errors)))
+            bound = bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * TINY
+        return (value, bound) if np.isfinite(value) and np.isfinite(bound) else (np.nan, np.inf)
 
     def rounded(self, dtype: np.dtype) -> Gradient:
         """The same in another precision: what rounding takes from values is part of the bounds."""
@@ -195,8 +199,17 @@ class Gradient:
 def gradient(primal: Half, dual: Half, among: Places) -> Gradient:
     """From two sides whose residuals have been settled."""
     x, lam = Errors.of(primal), Errors.of(dual)
-    entries = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    entries = outer(primal, dual)
     return Gradient(by_values((Term(x, lam),), [entries], among), by_vector(lam), by_vector(x))
+
+
+def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(places, rows, columns, -λ̂_i x̂_j) where no factor is zero; of a matrix that is not stored, places are a count."""
+    slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    if primal.system.stored:
+        return slot, row, column, value
+    order = np.lexsort((column, row))
+    return np.arange(len(order)), row[order], column[order], value[order]
 
 
 def by_values(terms: tuple[Term, ...], products: list[Any], among: Places) -> MatrixGradient:
@@ -218,6 +231,11 @@ def by_vector(errors: Errors) -> VectorGradient:
 
 def _sum_of(terms: tuple[Term, ...], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.sum([term.error(rows, columns) for term in terms], axis=0) * UP
+
+
+def _weighed(step: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(step == 0, 0.0, np.abs(step) * bounds)
 
 
 def _nodes(name: str, index: Any, n: int) -> np.ndarray:

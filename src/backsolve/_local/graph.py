@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from .. import _kernels
 from ..errors import describe
 from ..indices import integers
+from .graph_forms import form_of
 
 __all__ = ["Graph"]
 
@@ -71,21 +72,13 @@ class Graph:
     edges: np.ndarray | None
     """For a pair of arrays: which of the given edges each stored one is, (edges,)."""
 
-    def __init__(
-        self, source: Any, weights: Any = None, *, n: int | None = None, directed: bool | None = None
-    ) -> None:
-        self.labels = self.edges = None
-        if isinstance(source, tuple | list) and len(source) == 2:
-            self._from_edges(source, weights, n, bool(directed))
-        elif weights is not None or n is not None:
-            raise ValueError(
-                "Graph: weights and n belong to a source (from_nodes, to_nodes); "
-                f"got {describe(source)}: leave them out."
-            )
-        elif hasattr(source, "adj") and hasattr(source, "is_directed"):
-            self._from_networkx(source, directed)
-        else:
-            self._from_matrix(source, directed)
+    def __init__(self, source: Any, weights: Any = None, *, n: int | None = None, directed: bool | None = None) -> None:
+        if isinstance(source, Graph):
+            self.__dict__.update(source.__dict__)
+            return
+        form = form_of(source, weights, n, directed)
+        self.labels, self.edges = form.labels, form.edges
+        self._set(form.indptr, form.indices, form.data, form.directed)
 
     @classmethod
     def from_arrays(cls, indptr: Any, indices: Any, data: Any = None, *, directed: bool = True) -> Graph:
@@ -158,6 +151,38 @@ class Graph:
             self._memo["degrees"] = np.diff(self.indptr).astype(np.float64)
         return self._memo["degrees"]
 
+    def strength_of(self, nodes: np.ndarray) -> np.ndarray:
+        """Strengths of some nodes, reading nothing else."""
+        if self.strengths is not None:
+            return self.strengths[nodes]
+        return (self.indptr[nodes + 1] - self.indptr[nodes]).astype(np.float64)
+
+    def edges_of(self, nodes: np.ndarray, *, reverse: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Edges of some nodes: which of the nodes, the neighbour, and the position of the weight.
+
+        With ``reverse`` the edges that lead to them.
+        """
+        ptr, idx, slot = self.transposed() if reverse else (self.indptr, self.indices, None)
+        start, count = ptr[nodes].astype(np.int64), (ptr[nodes + 1] - ptr[nodes]).astype(np.int64)
+        if np.any(start < 0) or np.any(count < 0) or np.any(start + count > len(idx)):
+            raise ValueError("Graph: indptr falls, or leaves the indices: the index arrays are damaged.")
+        owner = np.repeat(np.arange(len(nodes)), count)
+        positions = np.arange(len(owner)) + np.repeat(start - (np.cumsum(count) - count), count)
+        neighbours = idx[positions].astype(np.int64)
+        if neighbours.size and (neighbours.min() < 0 or neighbours.max() >= self.n):
+            raise ValueError(f"Graph: indices must lie in [0, {self.n}): the index arrays are damaged.")
+        return owner, neighbours, positions if slot is None else slot[positions].astype(np.int64)
+
+    def weights_at(self, positions: np.ndarray) -> np.ndarray:
+        """Weights of some edges."""
+        return np.ones(len(positions)) if self.data is None else self.data[positions].astype(np.float64)
+
+    def has_dangling(self) -> bool:
+        """Whether there is a node from which no edge of positive weight leads on."""
+        if "dangling" not in self._memo:
+            self._memo["dangling"] = not bool(self.degrees().all())
+        return self._memo["dangling"]
+
     def extent(self) -> tuple[float, float]:
         """Largest strength, and smallest one of a node with edges; (1, 1) where there is none."""
         if "extent" not in self._memo:
@@ -178,6 +203,7 @@ class Graph:
 
     def _set(self, indptr: Any, indices: Any, data: Any, directed: bool) -> None:
         ptr, idx = integers("Graph: indptr", indptr), integers("Graph: indices", indices)
+        idx = idx if idx.size else idx.astype(ptr.dtype)
         kinds = (ptr.dtype.name, idx.dtype.name)
         if kinds not in {("int32", "int32"), ("int64", "int64"), ("int64", "int32")}:
             raise ValueError(
@@ -203,93 +229,9 @@ class Graph:
         self.indptr, self.indices, self.data = np.ascontiguousarray(ptr), np.ascontiguousarray(idx), data
         self.refresh()
 
-    def _from_edges(self, pair: Any, weights: Any, n: int | None, directed: bool) -> None:
-        start, end = (integers(f"Graph: {name}", nodes) for name, nodes in zip(("from_nodes", "to_nodes"), pair))
-        if start.shape != end.shape:
-            raise ValueError(
-                f"Graph: from_nodes and to_nodes must have one length; got {start.size} and {end.size}."
-            )
-        largest = int(max(start.max(), end.max())) if start.size else -1
-        n = largest + 1 if n is None else int(n)
-        least = int(min(start.min(), end.min())) if start.size else 0
-        if least < 0 or largest >= n:
-            raise ValueError(f"Graph: nodes must lie in [0, {n}); got {least} to {largest}: give n, or mend the edges.")
-        which = np.arange(start.size)
-        if not directed:
-            other = start != end
-            start, end = np.r_[start, end[other]], np.r_[end, start[other]]
-            which = np.r_[which, which[other]]
-        order = np.argsort(start, kind="stable")
-        kind = np.int32 if max(n, start.size) < np.iinfo(np.int32).max else np.int64
-        indptr = np.zeros(n + 1, kind)
-        np.cumsum(np.bincount(start, minlength=n), out=indptr[1:])
-        self.edges = which[order]
-        data = None
-        if weights is not None:
-            data = np.asarray(weights)
-            if data.shape != pair_shape(pair):
-                raise ValueError(f"Graph: weights must be one number for each edge; got {describe(data)}.")
-            data = data[self.edges]
-        self._set(indptr, end[order].astype(kind), data, directed)
-
-    def _from_networkx(self, source: Any, directed: bool | None) -> None:
-        if directed is not None and directed != source.is_directed():
-            raise ValueError(
-                f"Graph: the networkx graph is {'' if source.is_directed() else 'un'}directed; got directed={directed}: "
-                "leave it out, or call to_directed() or to_undirected() of the graph."
-            )
-        labels = list(source)
-        number = {label: k for k, label in enumerate(labels)}
-        many = source.is_multigraph()
-        start, end, weights = [], [], []
-        for u, neighbours in source.adj.items():
-            for v, attributes in neighbours.items():
-                for edge in attributes.values() if many else (attributes,):
-                    start.append(number[u])
-                    end.append(number[v])
-                    weights.append(edge.get("weight", 1))
-        plain = all(w == 1 for w in weights)
-        self._from_edges(
-            (np.array(start, np.int64), np.array(end, np.int64)),
-            None if plain else np.array(weights, np.float64),
-            len(labels),
-            True,
-        )
-        self.directed, self.labels, self.edges = source.is_directed(), labels, None
-
-    def _from_matrix(self, source: Any, directed: bool | None) -> None:
-        if isinstance(source, Graph):
-            self.__dict__.update(source.__dict__)
-            return
-        if hasattr(source, "pattern") and hasattr(source, "data") and hasattr(source.pattern, "indptr"):
-            values = np.asarray(source.on(source.data).data) if getattr(source, "slots", None) is None else None
-            if values is None or values.ndim != 1:
-                raise ValueError("Graph: a CSR must hold one matrix without repeats: give (rows, columns) and weights.")
-            source = sp.csr_array((values, source.pattern.indices, source.pattern.indptr), shape=source.shape)
-        if not sp.issparse(source):
-            dense = np.asarray(source)
-            if dense.ndim != 2 or dense.dtype.kind not in "fiub":
-                raise TypeError(
-                    f"Graph: expected a matrix, a networkx graph, or (from_nodes, to_nodes); got {describe(source)}."
-                )
-            source = sp.csr_array(dense)
-        if source.shape[0] != source.shape[1] or source.dtype.kind not in "fiub":
-            raise ValueError(f"Graph: the matrix must be square and real; got {describe(source)}.")
-        A = sp.csr_array(source)
-        symmetric = directed is not True and (A != A.T).nnz == 0
-        if directed is False and not symmetric:
-            raise ValueError("Graph: the matrix of an undirected graph must be symmetric: give A + A.T, or directed=True.")
-        plain = bool(np.all(A.data == 1))
-        self._set(A.indptr, A.indices, None if plain else A.data, not symmetric)
-
     def _check_all(self) -> None:
         ptr, idx = self.indptr, self.indices
         if np.any(np.diff(ptr) < 0) or (idx.size and (idx.min() < 0 or idx.max() >= self.n)):
             raise ValueError(
                 f"Graph: indptr must not fall and indices must lie in [0, {self.n}): the index arrays are damaged."
             )
-
-
-def pair_shape(pair: Any) -> tuple[int, ...]:
-    """Shape that the weights of a pair of index arrays have."""
-    return np.asarray(pair[0]).shape

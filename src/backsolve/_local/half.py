@@ -32,6 +32,7 @@ class Half:
         self.setting = system.setting(dual, by_rows)
         self.side = system.take()
         self._finalizer = weakref.finalize(self, system.give, self.side)
+        self._version, self._begun, self._read = system.version, False, 0
         self.side.load(self.setting, *b)
         self.omega = 1.3 if (system.gap or 0) > 0.05 else 1.5
         self.epoch_work = 1
@@ -47,7 +48,7 @@ class Half:
     def least(self) -> float:
         """The smallest margin of the columns of N, in the sense of which entries are bounded by sums; 0 if unknown."""
         if self._least is None:
-            self._least = self.system.least(not self.dual)
+            self._least = self.system.least(not self.dual, anew=True)
         return self._least
 
     @property
@@ -59,18 +60,25 @@ class Half:
     def scale(self) -> float:
         """By how much `size` is to be multiplied to bound the error of every entry; infinite where nothing is known."""
         if self.by_rows:
-            return 1.0 if self.weights is None else float(np.max(self.weights))
+            return 1.0 if self.weights is None else float(np.max(self.weights, initial=0.0))
         return 1 / self.least if self.least > 0 else np.inf
 
     @property
     def touched(self) -> int:
-        """Entries of M that have been read by pushes."""
-        return self.side.work
+        """Entries of M that have been read by pushes and block solves, and for margins that were not known."""
+        return self._read + self.side.work
+
+    def begin(self) -> None:
+        """Before pushes start or go on: take values that have changed, or may have, since they were last looked at."""
+        if self._begun and (self.system.version is None or self.system.version != self._version):
+            self.renew()
+        self._begun = True
 
     def reduce(self, budget: Budget, aim: float = 0.0) -> bool:
-        """One epoch; whether anything was left to push. In the sense of rows, never below `aim`."""
-        if not self.largest > 0:
+        """One epoch; whether it got anywhere. In the sense of rows, never below `aim`."""
+        if not self.largest > 0 or not self.system.pushes(self.dual):
             return False
+        pushes, largest = self.side.pushes, self.largest
         eps = self.largest / _FACTOR
         if self.by_rows:
             eps = max(eps, aim)
@@ -89,7 +97,8 @@ class Half:
         self.epoch_work = max(start - first, 1)
         if not budget.empty and start - self._piled_from > _PILE * max(self.side.volume, 1):
             self._krylov(budget)
-        return True
+        # Columns that are fetched may turn out to be longer, and their thresholds higher, than they were taken for.
+        return self.side.pushes > pushes or self.largest < largest
 
     def _chunk(self) -> int:
         """Entries to read before looking whether over-relaxation helps, at the clock and at signals."""
@@ -99,6 +108,7 @@ class Half:
         start = self.side.work
         index, step, cost = solve_block(self.side, self.setting, self.largest / _FACTOR, self.system.access.symmetric)
         self.side.add(self.setting, index, step)
+        self._read += cost
         budget.spend(self.side.work - start + cost)
         self._piled_from = self.side.work
         self._measure()
@@ -119,7 +129,7 @@ class Half:
 
     def replace(self, x: np.ndarray) -> None:
         """Take the x of another solver, for all unknowns, and make the residual of it."""
-        self.side.clear()
+        self._clear()
         self.side.load(self.setting, *self.b)
         index = np.flatnonzero(x)
         self.side.add(self.setting, index, np.ascontiguousarray(x[index], np.float64))
@@ -129,12 +139,19 @@ class Half:
         """Take values that have changed: margins and the residual anew, x stays."""
         self.by_rows = by_rows
         index, x, _, _ = self.side.support()
-        self.side.clear()
+        self._clear()
         self.setting = self.system.setting(self.dual, self.by_rows)
+        self._version = self.system.version
         self.side.load(self.setting, *self.b)
         self.side.add(self.setting, index, x)
-        self._piled_from, self._least = 0, None
+        self._least = None
         self.settle()
+        self._begun = False
+
+    def _clear(self) -> None:
+        self._read += self.side.work
+        self.side.clear()
+        self._piled_from = 0
 
     def bounds(self) -> tuple[float, float]:
         """(max (|r| + τ)/margin, Σ (|r| + τ)), rounded upwards; infinite in the sense that N is not dominant in."""

@@ -46,8 +46,8 @@ def margins(
 
 
 def margins_at(A: Access, nodes: np.ndarray, columns: bool = False, weights: np.ndarray | None = None) -> np.ndarray:
-    """The same of some rows, or columns, in any order."""
+    """`margins` of some rows or columns, given by their numbers: (k,) int64."""
     indptr, indices, slot, data = A.columns if columns else A.rows
-    nodes, out = np.ascontiguousarray(nodes, np.int64), np.empty(len(nodes))
-    _kernels.local_margins_at(indptr, indices, slot, data, weights, nodes, out, columns and not A.symmetric)
+    out, nodes = np.empty(len(nodes)), np.ascontiguousarray(nodes, np.int64)
+    _kernels.local_margins_at(indptr, indices, slot, data, weights, out, nodes, columns and not A.symmetric)
     return out

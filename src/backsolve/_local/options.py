@@ -57,7 +57,7 @@ class Options:
         if query is None or not system.dominant:
             return self.judge(Estimate(float("nan"), float("inf"), "none", 0, Status.NO_CERTIFICATE), _reason(system))
         query.gradient_atol = self.gradient_atol
-        leave = self.fallback == "global" and self.handover is not None
+        leave = self.fallback == "global" and self.handover is not None and system.stored
         estimate = query.run(atol, self.budget(), leave)
         if estimate.status == Status.LOCAL_DOES_NOT_PAY and self.handover is not None:
             estimate = self.handover(query, atol)

@@ -16,6 +16,11 @@ from .system import System, Vector
 
 __all__ = ["AbstractQuery"]
 
+_DEEP = 1e-10
+"""By which the bound may fall between two certificates: rounding, which pushes do not see, may have stopped it."""
+_WORTH = 0.9
+"""What a certificate must gain on the one before for another round."""
+
 
 class AbstractQuery(ABC):
     """A question about M⁻¹, and the sides that pushes have brought so far."""
@@ -50,6 +55,12 @@ class AbstractQuery(ABC):
         """Entries read so far."""
         return sum(half.touched for half in self.halves)
 
+    def begin(self, atol: float) -> None:
+        """Before pushes start or go on."""
+        self.atol = atol
+        for half in self.halves:
+            half.begin()
+
     def renew(self) -> None:
         """Take values that have changed."""
         self.system.current()
@@ -70,8 +81,9 @@ class AbstractQuery(ABC):
         `size` is that without rounding, as pushes left it; `step` pushes towards a goal for it, and says whether
         anything was left to push.
         """
-        goal, best = atol, np.inf
+        target, best = atol, np.inf
         while True:
+            goal = max(target, size() * _DEEP)
             while (now := size()) > goal and not budget.empty:
                 if leave and not pays(self.system, self.touched, atol, now, min(h.epoch_work for h in self.halves)):
                     return self.certify(self.atol, Status.LOCAL_DOES_NOT_PAY)
@@ -79,7 +91,8 @@ class AbstractQuery(ABC):
                     break
             estimate = self.certify(self.atol, Status.BUDGET if budget.empty else Status.INACCURATE)
             bound = reached(estimate)
-            # What rounding adds cannot be pushed away: go on only while that helps.
-            if bound <= atol or budget.empty or not bound < 0.9 * best:
+            if bound <= atol or budget.empty or not bound < _WORTH * best:
                 return estimate
-            best, goal = bound, goal / 4
+            best = bound
+            if goal <= target:
+                target /= 4

@@ -16,7 +16,7 @@ from .entry_errors import Errors
 from .estimate import Estimate
 from .gradient import Gradient, VectorGradient, by_vector, gradient
 from .options import Options
-from .places import Places
+from .places import Places, Triples
 from .second import along
 from .system import System, Vector
 from .vector import DualQuery, VectorQuery
@@ -33,10 +33,10 @@ class AbstractSession(ABC):
 
     def __init__(self, system: System, options: Options, make: Callable[[], Any], slots: np.ndarray | None = None):
         self.system, self.options, self._make = system, options, make
-        self.among = Places(system.access, slots)
+        self.among: Any = Places(system.access, slots) if system.stored else Triples(system.n)
         self.query: Any = None
         self.adjoint: Estimate | None = None
-        self.age, self._version = 0, system.version()
+        self.age, self._version = 0, system.version
         self._lock = threading.RLock()
 
     # -- what a frontend says ---------------------------------------------------------------------------
@@ -69,7 +69,7 @@ class AbstractSession(ABC):
     def start(self) -> Estimate:
         """The first answer."""
         with self._lock:
-            self._version = self.system.version()
+            self._version = self.system.version
             query = self._make() if self.system.dominant else None
             return self._finish(self.options, query)
 
@@ -172,13 +172,13 @@ class AbstractSession(ABC):
 
     def _renew(self, query: Any) -> None:
         self.query = None  # unless it comes to an end
-        self._version = self.system.version()
+        self._version = self.system.version
         query.renew()
         self.query = query
 
     def _maybe_changed(self) -> bool:
         """Whether values may have changed since the query looked."""
-        return self._version is None or self.system.version() != self._version
+        return self._version is None or self.system.version != self._version
 
     def _unchanged(self, what: str) -> None:
         if self._version is not None and self._maybe_changed():

@@ -43,6 +43,8 @@ class System:
         A value that changes when the values may have; without it they may change unseen unless they are read only.
     """
 
+    stored = True
+
     def __init__(
         self,
         access: Access,
@@ -62,7 +64,8 @@ class System:
             access.indptr, access.indices, access.data, access.t_indptr, access.t_indices, access.t_slot
         )
         self.gap: float | None = None
-        self._least: tuple[float, float] | None = least
+        self._promised = least
+        self._least: tuple[float, float] | None = None
         self._pool: list[Any] = []
         self._guard = threading.Lock()
         if kept is not None:
@@ -96,23 +99,18 @@ class System:
         elif self.rows or self.columns:
             self.gap = self._measure_gap(self.kept[0 if self.rows else 1])
 
-    def least(self, columns: bool) -> float:
-        """The smallest margin by rows or by columns; 0 where dominance is promised and no margin known.
-
-        O(nnz) where values may have changed unseen, as the margins are then made anew.
-        """
-        kept = self.current()
-        if kept is None and self.promise is None:
-            weights = self.v if columns else self.w
-            return max(float(np.min(margins(self.access, columns, weights), initial=np.inf)), 0.0)
-        if kept is not None and self._least is None:
-            by_rows, by_columns = (float(np.min(m, initial=np.inf)) for m in kept)
-            self._least = by_rows, by_columns
-        return max(self._least[columns], 0.0) if self._least is not None else 0.0
-
-    def version(self) -> Any:
-        """What is equal to what it was while the values are; None where they may change unseen."""
-        return self._stamp() if self._stamp is not None else None
+    def least(self, columns: bool, anew: bool = False) -> float:
+        """The smallest margin by rows or by columns; 0 where it is not known, or made `anew` in O(nnz)."""
+        kept, found = self.current(), 0.0
+        if kept is not None:
+            if self._least is None:
+                self._least = float(np.min(kept[0], initial=np.inf)), float(np.min(kept[1], initial=np.inf))
+            found = self._least[columns]
+        elif self._promised is not None:
+            found = self._promised[columns]
+        elif anew and self.promise is None:
+            found = np.min(margins(self.access, columns, self.v if columns else self.w), initial=np.inf)
+        return float(found) if found > 0 else 0.0
 
     def changed(self, rows: np.ndarray, columns: np.ndarray, current: bool) -> None:
         """Take values that were changed in these rows and columns, and nowhere else; only they are looked at.
@@ -134,7 +132,7 @@ class System:
         if self.kept is not None and current and not isinstance(self.kept[0], np.memmap):
             for margin, nodes, new in zip(self.kept, (rows, columns), made, strict=True):
                 margin[nodes] = new
-            self._current, self._least = self.version(), None
+            self._current, self._least = self._stamp() if self._stamp else None, None
         else:
             self.kept = None
             if self._least is not None:
@@ -166,6 +164,11 @@ class System:
         return self.kept
 
     @property
+    def version(self) -> Any:
+        """Equal to an earlier one if the values are known not to have changed since; None where nobody can know."""
+        return None if self._stamp is None else (self._stamp(),)
+
+    @property
     def dominant(self) -> bool:
         """Whether any certificate can be given, for the values as they are."""
         self.current()
@@ -187,9 +190,14 @@ class System:
 
     # -- what kernels take ------------------------------------------------------------------------------
 
+    def pushes(self, dual: bool) -> bool:
+        """Whether the side of M, or of Mᵀ, can be pushed."""
+        return True
+
     def setting(self, dual: bool, by_rows: bool) -> Any:
         """How N = M, or Mᵀ if `dual`, is pushed: by its rows' margins or by the counts of its columns."""
-        kept = self.current()
+        # Margins that were kept prove what is pushed by rows; a promise by columns is checked on the columns met.
+        kept = self.current() if by_rows or self.promise is None else None
         rows, columns = (self.columns, self.rows) if dual else (self.rows, self.columns)
         w, v = (self.v, self.w) if dual else (self.w, self.v)
         return _kernels.LocalSetting(self.matrix, dual, by_rows, rows, columns, kept and kept[dual], w, v)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..status import Status
 from .budget import Budget
-from .entry_errors import Errors
+from .entry_errors import TINY, Errors
 from .estimate import Estimate
 from .half import Half
 from .query import AbstractQuery
@@ -40,7 +40,8 @@ class VectorQuery(AbstractQuery):
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
-        self.atol, half = atol, self.half
+        self.begin(atol)
+        half = self.half
         return self.descend(
             atol,
             budget,
@@ -82,7 +83,7 @@ class DualQuery(AbstractQuery):
     def __init__(self, system: System, b: np.ndarray, t: Vector):
         self.system, self.b = system, b
         self.dual = Half(system, t, dual=True, by_rows=self.by_rows(True))
-        self.of_rows, self.of_columns = self._sizes()
+        self.of_rows = self.of_columns = math.inf
 
     def by_rows(self, dual: bool) -> bool:
         """In the sense that holds for M, which is the other one for Mᵀ."""
@@ -91,14 +92,14 @@ class DualQuery(AbstractQuery):
     def _sizes(self) -> tuple[float, float]:
         system, up = self.system, 1 + 4 * (self.system.n + 16) * 2.0**-53
         by_rows = by_columns = math.inf
-        if system.rows:
-            kept = system.current() or (system.row_margins(), None)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up
-            if not np.all(kept[0] > 0):
-                by_rows = math.inf
-        if system.columns:
-            by_columns = float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v))) * up
+        with np.errstate(all="ignore"):
+            if system.rows:
+                kept = system.current() or (system.row_margins(), None)
+                if np.all(kept[0] > 0):
+                    by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up + TINY
+            if system.columns:
+                total = float(np.sum(np.abs(self.b) * (1.0 if system.v is None else system.v)))
+                by_columns = total * up + (system.n + 1) * TINY
         return by_rows, by_columns
 
     @property
@@ -108,14 +109,16 @@ class DualQuery(AbstractQuery):
 
     def run(self, atol: float, budget: Budget, leave: bool = True) -> Estimate:
         """Push until the bound is below `atol`."""
-        self.atol, dual = atol, self.dual
+        self.begin(atol)
+        dual = self.dual
+        self.of_rows, self.of_columns = self._sizes()
         scale = self.of_columns if dual.by_rows else self.of_rows
         return self.descend(
             atol,
             budget,
             leave,
             lambda: dual.size * scale,
-            lambda goal: dual.reduce(budget, goal / scale if scale > 0 else 0.0),
+            lambda goal: dual.reduce(budget, goal / scale if scale > 0 else math.inf),
         )
 
     def certify(self, atol: float, otherwise: Status) -> Estimate:
@@ -123,10 +126,11 @@ class DualQuery(AbstractQuery):
         self.dual.settle()
         nodes, lam, _, _ = self.dual.side.support()
         sigma, s = self.dual.bounds()
-        terms = lam * self.b[nodes]
-        value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = lam * self.b[nodes]
+            value, size = float(np.sum(terms)), float(np.sum(np.abs(terms)))
         m = len(terms) + 16
-        rounding = 2 * m * 2.0**-53 * size + m * 5e-324
+        rounding = 2 * m * 2.0**-53 * size + m * TINY
         choices = {"rows": s * self.of_rows, "columns": sigma * self.of_columns}
         kind = min(choices, key=lambda k: math.inf if math.isnan(choices[k]) else choices[k])
         bound = math.nextafter(math.nextafter(choices[kind], math.inf) + rounding, math.inf)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +12,25 @@ from .. import _kernels
 from .graph import Graph
 from .seeds import Seeds
 
-__all__ = ["ABSORB", "LARGEST", "SCALE", "SELF", "SUM", "TO_SEEDS", "Answers", "Rule", "Stop", "push"]
+__all__ = [
+    "ABSORB",
+    "BEST",
+    "LARGEST",
+    "SCALE",
+    "SELF",
+    "SUM",
+    "TO_SEEDS",
+    "Answers",
+    "Rule",
+    "Stop",
+    "below_one",
+    "push",
+]
 
 ABSORB, SELF, TO_SEEDS = 0, 1, 2
 """What becomes of a walk in a dangling node."""
 SCALE, SUM, LARGEST, BEST = 0, 1, 2, 3
-"""What `Stop.tol` bounds: |r_v| over the scale of v everywhere, the 1-norm of the error, its largest entry; the k best."""
+"""What `Stop.tol` bounds: |r_v| over the scale of each v, the 1-norm of the error, its largest entry; or the k best."""
 
 _UNIT = 2.0**-53
 _WITHOUT_LIMIT = 2**62
@@ -32,11 +47,13 @@ class Rule:
     margin: float
     dangling: int = ABSORB
     scale: np.ndarray | None = None
-    """Weights w of thresholds and bounds; None: strengths of the graph."""
+    """Weights w of thresholds and bounds; None: strengths of the graph, or ones if that is their name."""
     scale_name: str = "strengths"
     scale_margin: float = 0.0
     """M w ≥ scale_margin w; 0 where that is not known."""
     positive: bool = True
+    workers: Any = None
+    """Space of the kernels; None: that of the graph."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +100,21 @@ def push(graph: Graph, rule: Rule, seeds: Seeds, stop: Stop, *, reverse: bool = 
     strengths that divide stay those of the out-edges.
     """
     ptr, idx, slot = graph.transposed() if reverse else (graph.indptr, graph.indices, None)
-    given = rule.scale if rule.scale is not None else graph.degrees() if reverse else graph.strengths
-    kind = 1 if given is None else 2
-    if given is not None and rule.scale is None:
-        largest, least = graph.extent()
+    given, kind, (largest, least) = rule.scale, 2, graph.extent()
+    if rule.scale_name == "ones":
+        kind, largest, least = 0, 1.0, 1.0
     elif given is not None:
-        largest, least = float(given.max(initial=0.0)) or 1.0, float(given.min(initial=1.0))
+        largest, least = float(given.max(initial=1.0)), float(given.min(initial=1.0))
     else:
-        largest, least = graph.extent()
+        given = graph.degrees() if reverse else graph.strengths
+        kind = 1 if given is None else 2
     numbers = {
         "factor": rule.factor,
         "keep": rule.keep,
         "by_strength": rule.by_strength,
         "dangling": rule.dangling,
         "scale": kind,
-        "unit": 2.0 ** np.ceil(np.log2(largest)),
+        "unit": 2.0 ** math.ceil(math.log2(largest)),
         "largest": largest,
         "least": least,
         "margin": rule.margin,
@@ -113,10 +130,12 @@ def push(graph: Graph, rule: Rule, seeds: Seeds, stop: Stop, *, reverse: bool = 
         "budget": _WITHOUT_LIMIT if stop.budget is None else stop.budget,
     }
     first, ids, values, numbers_, counts = _kernels.local_push(
-        graph.workers(("reverse " if reverse else "") + rule.scale_name),
+        rule.workers or graph.workers(("reverse " if reverse else "") + rule.scale_name),
         ptr, idx, slot, graph.data, graph.degrees() if reverse else graph.strengths, given,
         seeds.first, seeds.ids, seeds.weights, numbers, until,
     )  # fmt: skip
+    # The kernels' int64 is C's long long, which NumPy prints as another dtype.
+    first, ids, counts = (array.view(np.int64) for array in (first, ids, counts))
     sums, up, down, up_scale, down_scale, offset, lost, _ = numbers_.reshape(-1, 8).T
     touched, edges, pushes, proved, verdict = counts.reshape(-1, 5).T
     return Answers(

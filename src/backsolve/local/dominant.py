@@ -15,6 +15,7 @@ from .._local.system import System
 from ..eager import eager
 from ..errors import describe
 from ..operators import CSR
+from .rows import Rows
 
 __all__ = ["DiagonallyDominant", "wrap"]
 
@@ -32,7 +33,7 @@ class DiagonallyDominant:
         With float32 or float64 values of NumPy, torch, JAX or TensorFlow. Values are not copied unless the operator
         was made of unsorted or repeated triplets: changes in place are seen. Margins are kept while the values are
         known to be the same (read-only arrays, torch tensors of the same version), and made anew for what a query
-        touches else.
+        touches else; that no other row or column has lost its dominance is then taken for granted until `refresh`.
     promise : {"rows", "columns", "both"}, optional
         Take dominance for granted where nothing is touched, and do not read the matrix now. Rows or columns that a
         query meets are checked; one that is not dominant is an error.
@@ -112,9 +113,9 @@ class DiagonallyDominant:
         return f"DiagonallyDominant({self.n}x{self.n}, nnz={self.nnz}, by {' and '.join(senses) or 'nothing'}{gap})"
 
 
-def wrap(A: Any) -> DiagonallyDominant:
-    """A itself if it is prepared, else prepared now."""
-    return A if isinstance(A, DiagonallyDominant) else DiagonallyDominant(A)
+def wrap(A: Any) -> Any:
+    """A itself if it is prepared, or a function of rows; else prepared now."""
+    return A if isinstance(A, DiagonallyDominant | Rows) else DiagonallyDominant(A)
 
 
 def _of_folder(folder: Folder, promise: str | None, values: Any) -> tuple[System, Any]:
