@@ -31,7 +31,7 @@ bench: .venv/.installed
 .venv/.environment: constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) scikit-build-core nanobind cmake ninja
-	$(INSTALL) numpy scipy pyamg array-api-compat torch jax lineax tensorflow-cpu matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath ruff 'pyright[nodejs]'
+	$(INSTALL) numpy scipy pyamg array-api-compat torch jax lineax tensorflow-cpu matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath networkx ruff 'pyright[nodejs]'
 	touch $@
 
 .venv/.installed: .venv/.environment $(NATIVE)

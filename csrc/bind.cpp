@@ -16,13 +16,6 @@
 using nb::literals::operator""_a;
 using backsolve::Pattern;
 
-void bind_analysis(nb::module_& m);     // bind_analysis.cpp
-void bind_dense(nb::module_& m);
-void bind_elimination(nb::module_& m);
-void bind_extended(nb::module_& m);     // bind_extended.cpp
-void bind_incomplete(nb::module_& m);
-void bind_ffi(nb::module_& m);          // bind_ffi.cpp
-
 template <class I, class T, class Class>
 void bind_values(Class& c) {
   using P = Pattern<I>;
@@ -120,20 +113,13 @@ void bind_beyond(nb::module_& m) {
   }, "values"_a.noconvert(), "limit"_a);
 }
 
-NB_MODULE(_kernels, m) {
-  nb::set_leak_warnings(false);  // patterns that live until the interpreter exits are no leak
+void bind_patterns(nb::module_& m) {
   bind_pattern<std::int32_t>(m, "Pattern32");
   bind_pattern<std::int64_t>(m, "Pattern64");
   bind_beyond<double>(m);
   bind_beyond<float>(m);
   bind_beyond<std::complex<double>>(m);
   bind_beyond<std::complex<float>>(m);
-  bind_analysis(m);
-  bind_dense(m);
-  bind_elimination(m);
-  bind_extended(m);
-  bind_incomplete(m);
-  bind_ffi(m);
   m.def("settled", [](In<double, 3> norms, const std::array<double, backsolve::Standard::size>& standard) {
     expect(norms, {static_cast<std::int64_t>(norms.shape(0)), static_cast<std::int64_t>(norms.shape(1)),
                    backsolve::kNorms}, "norms");

@@ -23,12 +23,12 @@ from backsolve.methods.availability import ENGINES
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(bs.__file__).parent
 SNAPSHOT = Path(__file__).parent / "api_snapshot.txt"
-PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.nn", "backsolve.preconditioners"]
+PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.local", "backsolve.nn", "backsolve.preconditioners"]
 
 LAYERS = [
     {"_kernels"},
     {"pattern", "indices", "full", "free", "arrays", "eager", "status", "solution", "errors", "options"},
-    {"operators"},
+    {"operators", "_local"},
     {"methods", "preconditioners"},
     {"calculus", "shapes", "plan", "select", "factor_cache", "facts"},
     {"frontends"},
@@ -42,6 +42,7 @@ LAYERS = [
         "gallery",
         "interop",
         "least_squares",
+        "local",
         "nn",
         "nullspace",
         "progress",

@@ -16,6 +16,8 @@ class Status(IntEnum):
     NOT_RUN = 0
     CONVERGED_RESIDUAL = 1
     CONVERGED_BACKWARD = 2
+    CERTIFIED = 3
+    LOCAL_DOES_NOT_PAY = 4
     SINGULAR = -1
     INDEFINITE = -2
     INACCURATE = -3
@@ -23,6 +25,8 @@ class Status(IntEnum):
     MAXITER = -5
     BREAKDOWN = -6
     STAGNATION = -7
+    NO_CERTIFICATE = -8
+    BUDGET = -9
 
     @property
     def converged(self) -> bool:
@@ -39,6 +43,18 @@ _ADVICE = {
     Status.NOT_RUN: "no solve has been run",
     Status.CONVERGED_RESIDUAL: "the true residual met norm(b - A x) <= max(rtol norm(b), atol)",
     Status.CONVERGED_BACKWARD: "the backward error is at rounding level: x solves a system within rounding of A x = b",
+    Status.CERTIFIED: "a bound of the error, rounding included, is proved to be within atol",
+    Status.LOCAL_DOES_NOT_PAY: (
+        "the bound is proved to be within atol, but by a solve of the whole system, which was forecast to be quicker "
+        "than more pushes: ask for less accuracy, or factorize once for many queries"
+    ),
+    Status.NO_CERTIFICATE: (
+        "no bound can be proved, so no number is given: A must be dominant by rows or by columns with margins above "
+        "rounding, or a barrier must be given; `backsolve.solve` takes any matrix"
+    ),
+    Status.BUDGET: (
+        "the entries or seconds allowed ran out; the bound holds for the value as it stands: allow more, or refine it"
+    ),
     Status.SINGULAR: (
         "A is singular, exactly or to working precision, so x is not determined: remove or ground the null space "
         "(fix one unknown, add a small multiple of the identity), or use float64 if A is float32"
