@@ -62,7 +62,8 @@ class MatrixGradient:
     Attributes
     ----------
     places : (k,) int64
-        Among the values of A, in the order in which they were given, ascending.
+        Among the values of A, in the order in which they were given, ascending; of a matrix that is given by
+        functions, a mere count.
     rows, columns : (k,) int64
     values, bounds : (k,) float64
         |error| of each value is at most its bound, rounding included.
@@ -148,13 +149,14 @@ class Gradient:
         Parameters
         ----------
         dA : scipy.sparse matrix on A's pattern, pair (places, increments), or (count,) increments, optional
+            For a matrix that is given by functions, (rows, columns, increments).
         db, dt : dense (n,), scipy.sparse (n, 1), or pair (indices, values), optional
         """
         terms, errors = [np.zeros(0)], [np.zeros(0)]
         if dA is not None:
             places, step = self.A._among.change("dA", dA)
             rows, columns = self.A._among.entries(places)
-            value = np.zeros(len(places))
+            value = np.zeros(len(step))
             with np.errstate(over="ignore", invalid="ignore"):
                 for term in self.A._terms:
                     value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
@@ -200,8 +202,17 @@ class Gradient:
 def gradient(primal: Half, dual: Half, among: Places) -> Gradient:
     """From two sides whose residuals have been settled."""
     x, lam = Errors.of(primal), Errors.of(dual)
-    entries = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    entries = outer(primal, dual)
     return Gradient(by_values((Term(x, lam),), [entries], among), by_vector(lam), by_vector(x))
+
+
+def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(places, rows, columns, -λ̂_i x̂_j) where no factor is zero; of a matrix that is not stored, places are a count."""
+    slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    if primal.system.stored:
+        return slot, row, column, value
+    order = np.lexsort((column, row))
+    return np.arange(len(order)), row[order], column[order], value[order]
 
 
 def by_values(terms: tuple[Term, ...], products: list[Any], among: Places) -> MatrixGradient:

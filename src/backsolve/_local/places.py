@@ -11,7 +11,7 @@ import scipy.sparse
 from ..errors import describe
 from .access import Access
 
-__all__ = ["Places"]
+__all__ = ["Places", "Triples"]
 
 Change = tuple[np.ndarray, np.ndarray]
 """(places among the values as users have them, what is added there)."""
@@ -118,6 +118,41 @@ class Places:
         found = low < last
         found[found] = A.indices[low[found]] == columns[found]
         return np.where(found, low, -1)
+
+
+class Triples:
+    """Entries of a matrix that is stored nowhere: by row and column. What `Places` is for stored ones.
+
+    A "place" is a column of a (2, k) array of rows and columns.
+    """
+
+    slots = None
+
+    def __init__(self, n: int):
+        self.n = n
+        self.access = self
+
+    def given(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Entries that were met have no place: they are counted."""
+        return np.arange(len(stored)), np.arange(len(stored))
+
+    def entries(self, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, columns)."""
+        return given[0], given[1]
+
+    def change(self, name: str, dA: Any) -> Change:
+        """What a user adds to A: (rows, columns, increments). Nobody can tell whether A has entries there."""
+        if not isinstance(dA, tuple) or len(dA) != 3:
+            raise TypeError(f"{name} must be (rows, columns, increments), as A is given by functions; got {describe(dA)}.")
+        rows, columns, value = (np.atleast_1d(np.asarray(part)) for part in dA)
+        if rows.ndim != 1 or not rows.shape == columns.shape == value.shape:
+            raise ValueError(
+                f"{name} must have a row and a column for each increment; got {rows.shape}, {columns.shape}, {value.shape}."
+            )
+        for part in (rows, columns):
+            if len(part) and (part.dtype.kind not in "iu" or part.min() < 0 or part.max() >= self.n):
+                raise ValueError(f"{name} must have integer rows and columns in [0, {self.n}); got {describe(part)}.")
+        return np.stack([rows, columns]).astype(np.int64), _finite(name, value)
 
 
 def _finite(name: str, value: np.ndarray) -> np.ndarray:

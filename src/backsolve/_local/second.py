@@ -35,6 +35,8 @@ def along(
     V x̂ is off by V(x - x̂): at most Σ_j |V_ij| Eˣ_j in row i, which is bounded like a residual. `run` answers a
     query, and where no `atol` is given takes what comes close to the error that x̂ and λ̂ bring.
     """
+    if not primal.system.stored:
+        raise TypeError("hvp needs stored values; A is given by functions.")
     x, lam = Errors.of(primal), Errors.of(dual)
     places, v = change
     rows, columns = among.entries(places)

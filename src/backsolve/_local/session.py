@@ -16,7 +16,7 @@ from .entry_errors import Errors
 from .estimate import Estimate
 from .gradient import Gradient, VectorGradient, by_vector, gradient
 from .options import Options
-from .places import Places
+from .places import Places, Triples
 from .second import along
 from .system import System, Vector
 from .vector import DualQuery, VectorQuery
@@ -33,7 +33,7 @@ class AbstractSession(ABC):
 
     def __init__(self, system: System, options: Options, make: Callable[[], Any], slots: np.ndarray | None = None):
         self.system, self.options, self._make = system, options, make
-        self.among = Places(system.access, slots)
+        self.among: Any = Places(system.access, slots) if system.stored else Triples(system.n)
         self.query: Any = None
         self.adjoint: Estimate | None = None
         self.age, self._version = 0, system.version
