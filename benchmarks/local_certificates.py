@@ -33,7 +33,7 @@ from backsolve._local.gradient import gradient
 from backsolve._local.half import Half
 from backsolve._local.options import Options
 from backsolve._local.places import Places
-from backsolve._local.system import Vector
+from backsolve._local.system import System, Vector
 from backsolve._local.vector import DualQuery, VectorQuery
 from backsolve.local.handover import hand_over
 from backsolve.status import Status
