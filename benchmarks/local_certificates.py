@@ -32,7 +32,8 @@ from backsolve._local.functional import FunctionalQuery
 from backsolve._local.gradient import gradient
 from backsolve._local.half import Half
 from backsolve._local.options import Options
-from backsolve._local.system import Vector
+from backsolve._local.places import Places
+from backsolve._local.system import System, Vector
 from backsolve._local.vector import DualQuery, VectorQuery
 from backsolve.local.handover import hand_over
 from backsolve.status import Status
@@ -130,18 +131,18 @@ class Referee:
 
     def gradient(self, primal: Half, dual: Half, rng: np.random.Generator) -> None:
         """Entries by values, kept and dropped, by b and t, and along a direction."""
-        g = gradient(primal, dual)
+        g = gradient(primal, dual, Places(primal.system.access))
         x, lam = self.solution(primal.b, False), self.solution(dual.b, True)
-        for check, found, everywhere, truth in (("by b", g.b, g.bound_b, lam), ("by t", g.t, g.bound_t, x)):
-            self.entries(check, found[:2], found[2], truth, found[0])
-            others = np.setdiff1d(self._nodes(found[0]), found[0])
-            self.entries(check, found[:2], np.full(len(others), everywhere), truth, others)
+        for check, found, truth in (("by b", g.b, lam), ("by t", g.t, x)):
+            nodes = self._nodes(found.indices)
+            self.entries(check, (found.indices, found.values), found.bound_at(nodes), truth, nodes)
+            self.entries(check, (found.indices, found.values), np.full(len(nodes), found.bound), truth, nodes)
         stored = np.arange(len(self.case.data))
         if len(stored) > 400:
-            stored = np.unique(np.concatenate([g.matrix.indices[:200], rng.integers(0, len(stored), 200)]))
+            stored = np.unique(np.concatenate([g.A.places[:200], rng.integers(0, len(stored), 200)]))
         rows, columns = self.case.rows[stored], self.case.columns[stored]
-        values = dict(zip(g.matrix.indices.tolist(), g.matrix.values.tolist(), strict=True))
-        bounds = g.matrix.bound_at(rows, columns)
+        values = dict(zip(g.A.places.tolist(), g.A.values.tolist(), strict=True))
+        bounds = np.minimum(g.A.bound_at(rows, columns), g.A.bound)
         Q, exact, slacks = x.Q + lam.Q, [], []
         for slot, i, j, bound in zip(stored.tolist(), rows.tolist(), columns.tolist(), bounds.tolist(), strict=True):
             exact.append(-lam.x[i] * x.x[j])
@@ -151,8 +152,8 @@ class Referee:
                 check = "gradient" if slot in values else "dropped"
                 self.tally.judge(check, error, whole(bound) << Q - UNIT, slacks[-1], f"{self.what} place {slot}")
         direction = rng.standard_normal(len(stored))
-        value, bound = g.matrix.directional(stored, rows, columns, direction)
-        if np.isfinite(value) and bound < np.inf:
+        value, bound = g.directional((stored, direction))
+        if bound < np.inf:
             parts = list(map(whole, direction.tolist()))
             error = abs(sum(d * e for d, e in zip(parts, exact, strict=True)) - (whole(value) << Q))
             off = sum(abs(d) * s for d, s in zip(parts, slacks, strict=True))
@@ -184,7 +185,7 @@ def trial(case: Case, system: System, rng: np.random.Generator, tally: Tally, wh
     assert system.dominant, "a system that is dominant is not proved to be"
     referee = Referee(case, tally, what, bits)
     query = FunctionalQuery(system, case.b, case.t)
-    atol = min(query.size, 1e300) * 10 ** rng.uniform(-14, 0)
+    atol = min(query.primal.size * query.dual.size, 1e300) * 10 ** rng.uniform(-14, 0)
     estimate = options(rng, atol).run(system, lambda: query)
     referee.number("functional", estimate, case.b, case.t)
     if estimate.status != Status.NO_CERTIFICATE:

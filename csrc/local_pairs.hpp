@@ -39,7 +39,7 @@ Functional functional(const Side& primal, const Side& dual, const std::int64_t* 
     lost += std::fabs(lam) * primal.tau(*s);
   }
   const double up = 1 + 4 * gamma(terms + 16);
-  found.rounding = (lost + gamma(terms + 1) * size) * up + 4 * (terms + 1) * least();
+  found.rounding = (lost + gamma(terms + 1) * size) * up + (terms > 0 ? 4 * (terms + 1) * least() : 0);
   return found;
 }
 

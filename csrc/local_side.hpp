@@ -213,8 +213,9 @@ class BasicSide {
       if (!std::isfinite(size)) sum = kInfinite, largest = kInfinite;
     }
     const double up = 1 + 4 * gamma(longest + static_cast<double>(touched_.size()) + 16);
-    if (weights.rows) found.rows = largest * up + 4 * least();
-    if (weights.columns && columns_hold_) found.columns = sum * up + (static_cast<double>(touched_.size()) + 4) * least();
+    const double few = touched_.empty() ? 0 : 4 * least(), many = touched_.empty() ? 0 : static_cast<double>(touched_.size()) + 4;
+    if (weights.rows) found.rows = largest * up + few;
+    if (weights.columns && columns_hold_) found.columns = sum * up + many * least();
     return found;
   }
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from numbers import Real
 
 from ..errors import describe
 
 __all__ = ["Budget"]
+
+_ENDLESS = 1 << 62
 
 
 class Budget:
@@ -21,9 +24,9 @@ class Budget:
 
     def __init__(self, entries: int | None = None, seconds: float | None = None):
         for name, value in (("max_touched", entries), ("max_seconds", seconds)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not value >= 0):
                 raise ValueError(f"{name} must be a number that is not negative; got {describe(value)}.")
-        self.left = int(entries) if entries is not None else 1 << 62
+        self.left = int(min(entries, _ENDLESS)) if entries is not None else _ENDLESS
         self._end = time.monotonic() + seconds if seconds is not None else None
         self.spent = 0
 

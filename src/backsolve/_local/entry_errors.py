@@ -67,6 +67,8 @@ class Errors:
     @cached_property
     def everywhere(self) -> float:
         """A bound at all unknowns; infinite if no smallest margin is known."""
+        if 0 in (self.rows, self.columns):
+            return 0.0  # of b = 0
         w = self.system.v if self.dual else self.system.w
         by_rows = self.rows * (1.0 if w is None else float(np.max(w))) * UP + TINY
         costly = self._least is None and self.system.current() is None  # all margins would be made anew

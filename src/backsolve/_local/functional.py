@@ -91,7 +91,8 @@ class FunctionalQuery(AbstractQuery):
         (rho, r), (sigma, s) = self.primal.bounds(), self.dual.bounds()
         by_rows, by_columns = _product(s, rho), _product(r, sigma)
         kind = "rows" if by_rows <= by_columns else "columns"
-        bound = math.nextafter(min(by_rows, by_columns) + rounding, math.inf)
+        product = min(by_rows, by_columns)
+        bound = _up(product + rounding) if product or rounding else 0.0
         if not (math.isfinite(bound) and math.isfinite(value)):
             return Estimate(math.nan, math.inf, "none", self.touched, Status.NO_CERTIFICATE, self)
         reached = bound <= atol and (self.gradient_atol is None or self._bound() <= self.gradient_atol)
@@ -117,5 +118,12 @@ def functional_query(system: System, b: Vector, t: Vector) -> AbstractQuery:
 
 
 def _product(a: float, b: float) -> float:
-    product = math.nextafter(a * b, math.inf)
+    """Of two bounds: zero where one is, as that side is then solved exactly."""
+    if a == 0 or b == 0:
+        return 0.0
+    product = _up(a * b)
     return math.inf if math.isnan(product) else product
+
+
+def _up(x: float) -> float:
+    return math.nextafter(x, math.inf)

@@ -49,7 +49,8 @@ def uniform_bound(x: Errors, lam: Errors) -> float:
 def _error(a: Any, b: Any, e_a: Any, e_b: Any) -> np.ndarray:
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and rounding
     with np.errstate(invalid="ignore", over="ignore"):
-        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (_U * a, b))]
+        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b))]
+        parts.append(_U * (a * b))  # infinite where the value is
         bound = np.sum(parts, axis=0) * UP + 4 * TINY
     return np.where(np.isnan(bound), np.inf, bound)
 
@@ -156,14 +157,16 @@ class Gradient:
             places, step = self.A._among.change("dA", dA)
             rows, columns = self.A._among.entries(places)
             value = np.zeros(len(step))
-            for term in self.A._terms:
-                value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
-            terms.append(step * value)
+            with np.errstate(over="ignore", invalid="ignore"):
+                for term in self.A._terms:
+                    value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
+                terms.append(step * value)
             errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
         for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
             if change is not None:
                 index, step = sparse_vector(name, change, part._errors.system.n)
-                terms.append(step * lookup(part._errors.x, index))
+                with np.errstate(over="ignore"):
+                    terms.append(step * lookup(part._errors.x, index))
                 errors.append(_weighed(step, part._errors.at(index)))
         every = np.concatenate(terms)
         m = len(every) + 4

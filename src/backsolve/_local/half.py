@@ -32,7 +32,8 @@ class Half:
         self.setting = system.setting(dual, by_rows)
         self.side = system.take()
         self._finalizer = weakref.finalize(self, system.give, self.side)
-        self._version, self._begun, self._read = system.version, False, 0
+        self._version, self._read = system.version, 0
+        self.fresh = True  # values have just been looked at
         self.side.load(self.setting, *b)
         self.omega = 1.3 if (system.gap or 0) > 0.05 else 1.5
         self.epoch_work = 1
@@ -68,11 +69,10 @@ class Half:
         """Entries of M that have been read by pushes and block solves, and for margins that were not known."""
         return self._read + self.side.work
 
-    def begin(self, by_rows: bool) -> None:
-        """Before pushes start or go on: take values that have changed, or may have, since they were last looked at."""
-        if self._begun and (self.system.version is None or self.system.version != self._version):
-            self.renew(by_rows)
-        self._begun = True
+    @property
+    def stale(self) -> bool:
+        """Whether values have changed, or may have, since pushes began."""
+        return not self.fresh and (self.system.version is None or self.system.version != self._version)
 
     def reduce(self, budget: Budget, aim: float = 0.0) -> bool:
         """One epoch; whether it got anywhere. In the sense of rows, never below `aim`."""
@@ -146,7 +146,7 @@ class Half:
         self.side.add(self.setting, index, x)
         self._least = None
         self.settle()
-        self._begun = False
+        self.fresh = True
 
     def _clear(self) -> None:
         self._read += self.side.work

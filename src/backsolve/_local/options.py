@@ -61,9 +61,14 @@ class Options:
         estimate = query.run(atol, self.budget(), leave)
         if estimate.status == Status.LOCAL_DOES_NOT_PAY and self.handover is not None:
             estimate = self.handover(query, atol)
-        return self.judge(estimate, self._why(estimate, query, atol))
+        return self.judge(estimate, "" if estimate.status > 0 else self._why(estimate, query, atol))
 
     def _why(self, estimate: Estimate, query: Any, atol: float) -> str:
+        if self.owner == "solve" and not max(half.scale for half in query.halves) < float("inf"):
+            return (
+                "the bound of a vector by columns needs the smallest margin of A, which is not known where dominance "
+                "is promised: leave promise out, or ask for single entries"
+            )
         if self.gradient_atol is None or not estimate.bound <= atol:
             return "rounding, or margins too small, keep the bound above atol"
         if not max(half.scale for half in query.halves) < float("inf"):

@@ -58,8 +58,10 @@ class AbstractQuery(ABC):
     def begin(self, atol: float) -> None:
         """Before pushes start or go on."""
         self.atol = atol
+        if any(half.stale for half in self.halves):
+            self.renew()
         for half in self.halves:
-            half.begin(self.by_rows(half.dual))
+            half.fresh = False
 
     def renew(self) -> None:
         """Take values that have changed."""

@@ -109,7 +109,7 @@ class System:
         elif self._promised is not None:
             found = self._promised[columns]
         elif anew and self.promise is None:
-            found = np.min(margins(self.access, columns, self.v if columns else self.w), initial=np.inf)
+            found = np.min(self.margins_anew(columns), initial=np.inf)
         return float(found) if found > 0 else 0.0
 
     def changed(self, rows: np.ndarray, columns: np.ndarray, current: bool) -> None:
@@ -184,9 +184,13 @@ class System:
         at = int(np.argmin(np.where(np.isnan(known), -np.inf, known)))
         return at, float(known[at])
 
-    def row_margins(self) -> np.ndarray:
-        """Margins of all rows as the values are: O(nnz)."""
-        return margins(self.access, weights=self.w)
+    def margins_anew(self, columns: bool = False) -> np.ndarray:
+        """Margins of all rows, or columns, as the values are: O(nnz). ValueError if one is not finite."""
+        found = margins(self.access, columns, self.v if columns else self.w)
+        if np.isnan(found).any():
+            at = f"{'column' if columns else 'row'} {int(np.argmax(np.isnan(found)))}"
+            raise ValueError(f"{at} has a value that is NaN or infinite now: look for the first step that wrote it.")
+        return found
 
     # -- what kernels take ------------------------------------------------------------------------------
 

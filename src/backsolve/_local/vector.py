@@ -94,7 +94,7 @@ class DualQuery(AbstractQuery):
         by_rows = by_columns = math.inf
         with np.errstate(all="ignore"):
             if system.rows:
-                kept = system.current() or (system.row_margins(), None)
+                kept = system.current() or (system.margins_anew(), None)
                 if np.all(kept[0] > 0):
                     by_rows = float(np.max(np.abs(self.b) / kept[0], initial=0.0)) * up + TINY
             if system.columns:
