@@ -155,7 +155,7 @@ class Gradient:
         if dA is not None:
             places, step = self.A._among.change("dA", dA)
             rows, columns = self.A._among.entries(places)
-            value = np.zeros(len(places))
+            value = np.zeros(len(step))
             for term in self.A._terms:
                 value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
             terms.append(step * value)
