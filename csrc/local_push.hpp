@@ -292,6 +292,9 @@ class Worker {
       if (std::fabs(other.r) > theta * static_cast<double>(other.scale) && !(other.state & kQueued))
         other.state |= kQueued, next_.push_back(*one);
     }
+    // What over-relaxation leaves at v may be above the threshold, though nobody has touched v.
+    if (std::fabs(node.r) > theta * static_cast<double>(node.scale) && !(node.state & kQueued))
+      node.state |= kQueued, next_.push_back(v);
     if constexpr (Weighted && !Slots)
       if (g.strength && !(std::fabs(sum - d) <= 2 * kUnit * static_cast<double>(last - first + 4) * d)) stale(v, sum, d);
     before += gone;
