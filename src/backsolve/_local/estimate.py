@@ -23,7 +23,7 @@ class Estimate:
     kind : str
         The dominance that the bound rests on: "rows" or "columns"; "none" where there is none.
     touched : int
-        Entries of the matrix that pushes and block solves have read, since the query began or its values changed.
+        Entries of the matrix that the query has read since it began, its refinements and updates included.
     status : Status
         CERTIFIED: the bound is within what was asked for. LOCAL_DOES_NOT_PAY: it is too, by a global solve. BUDGET,
         INACCURATE: it is not, but holds. NO_CERTIFICATE: nothing is known.

@@ -135,9 +135,9 @@ class Half:
         self.side.add(self.setting, index, np.ascontiguousarray(x[index], np.float64))
         self.settle()
 
-    def renew(self, by_rows: bool) -> None:
+    def renew(self, by_rows: bool | None = None) -> None:
         """Take values that have changed: margins and the residual anew, x stays."""
-        self.by_rows = by_rows
+        self.by_rows = self.by_rows if by_rows is None else by_rows
         index, x, _, _ = self.side.support()
         self._clear()
         self.setting = self.system.setting(self.dual, self.by_rows)

@@ -135,9 +135,9 @@ class System:
             self._current, self._least = self._stamp() if self._stamp else None, None
         else:
             self.kept = None
-            if self._least is not None:
-                least = [float(np.min(m, initial=old)) for m, old in zip(made, self._least, strict=True)]
-                self._least = (least[0], least[1])
+            if self._promised is not None:
+                least = [float(np.min(m, initial=old)) for m, old in zip(made, self._promised, strict=True)]
+                self._promised = (least[0], least[1])
 
     def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:
         """Take barriers where the matrix is not dominant without them, and make margins anew."""
