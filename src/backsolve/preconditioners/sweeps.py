@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import _kernels
 from ..errors import describe
 from .base import AbstractPreconditioner, Prepared, diagonal_of
 
@@ -155,16 +154,9 @@ class _Incomplete(AbstractPreconditioner):
 
     def prepare(self, A: Any) -> Prepared:
         """Eliminate; where a pivot fails, again with more on the diagonal."""
-        pattern, data = A.structure, A.data
-        values, failed = np.empty_like(data), np.full(len(data), -1)
-        self._eliminate(pattern, data, values, self.shift or 0.0, failed)
-        for shift in _SHIFTS[1:] if self.shift is None else ():
-            again = np.flatnonzero(failed >= 0)
-            if not again.size:
-                break
-            part, rows = np.empty_like(data[again]), np.full(len(again), -1)
-            self._eliminate(pattern, np.ascontiguousarray(data[again]), part, shift, rows)
-            values[again], failed[again] = part, rows
+        pattern = A.structure
+        shifts = _SHIFTS if self.shift is None else (float(self.shift),)
+        values, failed = pattern.eliminate_incompletely(A.data, shifts, float(self.relaxation), self.definite)
         pivots = values[:, pattern.diagonal][..., None]
         kind = "positive and finite" if self.definite else "finite and not zero"
         broken = {
@@ -173,12 +165,6 @@ class _Incomplete(AbstractPreconditioner):
             for item in np.flatnonzero(failed >= 0)
         }
         return _swept(pattern, values, pivots, broken)
-
-    def _eliminate(self, pattern: Any, data: Any, values: Any, shift: float, failed: np.ndarray) -> None:
-        shifts = np.full(len(data), float(shift))
-        _kernels.eliminate_incompletely(pattern._core, data, values, shifts, failed, self.relaxation, self.definite)
-        if (failed == -2).any():
-            raise MemoryError(f"{type(self).__name__}: there is no memory for a row of work arrays of A.")
 
 
 @dataclass(frozen=True)
