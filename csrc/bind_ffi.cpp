@@ -21,22 +21,13 @@ void bind_ffi_sweeps(nb::dict handlers);  // bind_ffi_sweeps.cpp
 
 namespace {
 
-ffi::Error matmat(std::string_view digest, bool adjoint, bool turned, Array data, Array x, Result y) {
+ffi::Error matmat(std::string_view digest, bool adjoint, Array data, Array x, Result y) {
   return call(digest, data.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
     const std::int64_t batch = size(data, 0, 2, "data"), k = size(x, 2, 3, "x");
     expect(data, data.element_type(), {batch, p.nnz()}, "data");
     expect(x, data.element_type(), {batch, adjoint ? p.n_rows : p.n_cols, k}, "x");
     expect(*y, data.element_type(), {batch, adjoint ? p.n_cols : p.n_rows, k}, "y");
-    backsolve::matmat_for<I, T>(adjoint, turned)(p, in<T>(data), in<T>(x), out<T>(y), batch, k);
-  });
-}
-
-ffi::Error turn(std::string_view digest, Array data, Result turned) {
-  return call(digest, data.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
-    const std::int64_t batch = size(data, 0, 2, "data");
-    expect(data, data.element_type(), {batch, p.nnz()}, "data");
-    expect(*turned, data.element_type(), {batch, p.nnz()}, "turned");
-    backsolve::turn<I, T>(p, in<T>(data), out<T>(turned), batch);
+    backsolve::matmat_for<I, T>(adjoint, false)(p, in<T>(data), in<T>(x), out<T>(y), batch, k);
   });
 }
 
@@ -84,12 +75,9 @@ XLA_FFI_DEFINE_HANDLER(on_matmat, matmat,
                        ffi::Ffi::Bind()
                            .Attr<std::string_view>("pattern")
                            .Attr<bool>("adjoint")
-                           .Attr<bool>("turned")
                            .Arg<Array>()
                            .Arg<Array>()
                            .Ret<Array>());
-XLA_FFI_DEFINE_HANDLER(on_turn, turn,
-                       ffi::Ffi::Bind().Attr<std::string_view>("pattern").Arg<Array>().Ret<Array>());
 XLA_FFI_DEFINE_HANDLER(on_outer, outer,
                        ffi::Ffi::Bind()
                            .Attr<std::string_view>("pattern")
@@ -115,9 +103,8 @@ void bind_ffi(nb::module_& m) {
   bind_share<std::int64_t>(m);
   nb::dict handlers;
   handlers["matmat"] = nb::capsule(reinterpret_cast<void*>(on_matmat));
-  handlers["turn"] = nb::capsule(reinterpret_cast<void*>(on_turn));
   handlers["outer"] = nb::capsule(reinterpret_cast<void*>(on_outer));
   handlers["triangular"] = nb::capsule(reinterpret_cast<void*>(on_triangular));
-  m.attr("XLA_HANDLERS") = handlers;
   bind_ffi_sweeps(handlers);
+  m.attr("XLA_HANDLERS") = handlers;
 }

@@ -1,4 +1,5 @@
-// XLA's face of incomplete elimination and of substitution, for preconditioners in loops of a program. No logic.
+// XLA's face of what loops of a program need: adjoint products with values brought in order once, substitution and
+// incomplete elimination for preconditioners. No logic.
 #include <nanobind/nanobind.h>
 
 #include <new>
@@ -7,6 +8,7 @@
 
 #include "ffi.hpp"
 #include "incomplete.hpp"
+#include "kernels.hpp"
 #include "triangular.hpp"
 
 namespace nb = nanobind;
@@ -17,6 +19,25 @@ namespace {
 template <class I>
 void expect_square(const Pattern<I>& p) {
   if (p.n_cols != p.n_rows) throw Refusal{"sweeps need a square Pattern"};
+}
+
+ffi::Error turn(std::string_view digest, Array data, Result turned) {
+  return call(digest, data.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
+    const std::int64_t batch = size(data, 0, 2, "data");
+    expect(data, data.element_type(), {batch, p.nnz()}, "data");
+    expect(*turned, data.element_type(), {batch, p.nnz()}, "turned");
+    backsolve::turn<I, T>(p, in<T>(data), out<T>(turned), batch);
+  });
+}
+
+ffi::Error multiply_turned(std::string_view digest, Array turned, Array x, Result y) {
+  return call(digest, turned.element_type(), [&]<class T, class I>(const Pattern<I>& p) {
+    const std::int64_t batch = size(turned, 0, 2, "turned"), k = size(x, 2, 3, "x");
+    expect(turned, turned.element_type(), {batch, p.nnz()}, "turned");
+    expect(x, turned.element_type(), {batch, p.n_rows, k}, "x");
+    expect(*y, turned.element_type(), {batch, p.n_cols, k}, "y");
+    backsolve::matmat_for<I, T>(true, true)(p, in<T>(turned), in<T>(x), out<T>(y), batch, k);
+  });
 }
 
 ffi::Error substitute(std::string_view digest, bool lower, bool adjoint, Array data, Array b, Result x) {
@@ -49,6 +70,10 @@ ffi::Error eliminate(std::string_view digest, ffi::Span<const double> shifts, do
   });
 }
 
+XLA_FFI_DEFINE_HANDLER(on_turn, turn,
+                       ffi::Ffi::Bind().Attr<std::string_view>("pattern").Arg<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER(on_multiply_turned, multiply_turned,
+                       ffi::Ffi::Bind().Attr<std::string_view>("pattern").Arg<Array>().Arg<Array>().Ret<Array>());
 XLA_FFI_DEFINE_HANDLER(on_substitute, substitute,
                        ffi::Ffi::Bind()
                            .Attr<std::string_view>("pattern")
@@ -70,6 +95,8 @@ XLA_FFI_DEFINE_HANDLER(on_eliminate, eliminate,
 }  // namespace
 
 void bind_ffi_sweeps(nb::dict handlers) {
+  handlers["turn"] = nb::capsule(reinterpret_cast<void*>(on_turn));
+  handlers["multiply_turned"] = nb::capsule(reinterpret_cast<void*>(on_multiply_turned));
   handlers["substitute"] = nb::capsule(reinterpret_cast<void*>(on_substitute));
   handlers["eliminate"] = nb::capsule(reinterpret_cast<void*>(on_eliminate));
 }

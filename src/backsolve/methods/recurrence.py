@@ -27,6 +27,7 @@ __all__ = [
     "residual_in_null_space",
     "size_of",
     "started",
+    "when",
 ]
 
 RUNNING, CLAIMED, BROKEN, NOT_POSITIVE, OVERFLOW = range(5)
@@ -54,6 +55,11 @@ class System(NamedTuple):
     """What `IterativeMethod.find` found."""
     known: Any = None
     """Numbers (batch,) of NumPy -> scalars (batch, 1, 1)."""
+    when: Any = None
+    """(condition, function, *operands) -> function(*operands), or the first operands where the condition is false.
+
+    A program that is compiled has both, and takes one.
+    """
 
 
 class Iterate(NamedTuple):
@@ -90,6 +96,11 @@ def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
     if bool(xp.all(mask)):
         return yes
     return xp.where(mask, yes, no) if bool(xp.any(mask)) else no
+
+
+def when(condition: bool, function: Any, *operands: Any) -> Any:
+    """`System.when` for conditions that have a truth."""
+    return function(*operands) if condition else operands
 
 
 def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import device
 
+from ..arrays import put
 from ..errors import describe
-from .base import AbstractPreconditioner, Prepared, diagonal_of
+from .base import AbstractPreconditioner, Prepared, diagonal_of, faults
 
 __all__ = ["IC0", "ILU0", "MIC", "SSOR", "Sweep"]
 
@@ -24,20 +26,20 @@ def _check_omega(owner: str, omega: Any) -> None:
         raise ValueError(f"{owner}: omega must be a float in (0, 2); got {describe(omega)}.")
 
 
-def _divided(A: Any, omega: float) -> tuple[Any, Any, dict[int, str]]:
+def _divided(A: Any, omega: float) -> tuple[Any, Any, Any]:
     """Values of A with the diagonal over ω, the diagonal (batch, n, 1), and what is wrong with it."""
     structure, xp = A.structure, A.structure.xp
     d, broken = diagonal_of(A)
     if structure.kind == "dense":
-        identity = xp.eye(A.shape[0], dtype=A.data.dtype, device=A.data.device)
+        identity = xp.eye(A.shape[0], dtype=A.data.dtype, device=device(A.data))
         return A.data * (1 - identity) + identity * (d / omega), d, broken
-    values = np.array(A.data)
     stored = structure.diagonal >= 0
-    values[:, structure.diagonal[stored]] = d[:, stored, 0] / omega
+    values = xp.asarray(A.data, copy=True)
+    values = put(xp, values, (slice(None), structure.diagonal[stored]), d[:, stored, 0] / omega)
     return values, d, broken
 
 
-def _swept(structure: Any, values: Any, middle: Any, broken: dict[int, str]) -> Prepared:
+def _swept(structure: Any, values: Any, middle: Any, broken: Any) -> Prepared:
     """M v = (D + U)⁻¹ D (L + D)⁻¹ v from one array of values; the adjoint goes the other way on the same."""
     xp = structure.xp
     conjugate = xp.conj(middle) if xp.isdtype(middle.dtype, "complex floating") else middle
@@ -73,6 +75,7 @@ class SSOR(AbstractPreconditioner):
     omega: float = 1.0
 
     name: ClassVar[str] = "ssor"
+    traceable: ClassVar[bool] = True
     hermitian: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -109,6 +112,7 @@ class Sweep(AbstractPreconditioner):
     omega: float = 1.0
 
     name: ClassVar[str] = "sweep"
+    traceable: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_omega("Sweep", self.omega)
@@ -131,6 +135,7 @@ class Sweep(AbstractPreconditioner):
 class _Incomplete(AbstractPreconditioner):
     """Incomplete elimination, in compiled code, item by item in threads."""
 
+    traceable: ClassVar[bool] = True
     definite: ClassVar[bool] = False
     relaxation: float = 0.0
     shift: float | None = None
@@ -159,11 +164,14 @@ class _Incomplete(AbstractPreconditioner):
         values, failed = pattern.eliminate_incompletely(A.data, shifts, float(self.relaxation), self.definite)
         pivots = values[:, pattern.diagonal][..., None]
         kind = "positive and finite" if self.definite else "finite and not zero"
-        broken = {
-            int(item): f"{type(self).__name__}: the pivot of row {failed[item]} is not {kind}: "
-            f"{'check that A is positive definite, or ' if self.definite else ''}use another preconditioner"
-            for item in np.flatnonzero(failed >= 0)
-        }
+        advice = "check that A is positive definite, or use" if self.definite else "use"
+        broken = faults(
+            pattern,
+            failed >= 0,
+            lambda item: (
+                f"{type(self).__name__}: the pivot of row {failed[item]} is not {kind}: {advice} another preconditioner"
+            ),
+        )
         return _swept(pattern, values, pivots, broken)
 
 
