@@ -5,8 +5,8 @@ Every sequence is solved by one CG with four beginnings, with three precondition
 zero       from x = 0
 previous   from the last solution, which is what ``x0=`` is for
 projected  from the best combination, in the norm of A, of the last six solutions (Fischer 1998)
-deflated   from the last solution, and orthogonal to ten approximate eigenvectors of the smallest eigenvalues of M A, found
-           in the solve before by Rayleigh and Ritz (Saad, Yeung, Erhel and Guyomarc'h 2000)
+deflated   from the last solution, and orthogonal to ten approximate eigenvectors of the smallest eigenvalues of M A,
+           found in the solve before by Rayleigh and Ritz (Saad, Yeung, Erhel and Guyomarc'h 2000)
 
 Times are those of the processor, one thread, with all that a beginning costs; making A, b and M is not in them. Writes
 results/recycling.json.
@@ -143,8 +143,9 @@ def cantilever(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     nu = 0.3
     k = np.array([1 / 2 - nu / 6, 1 / 8 + nu / 8, -1 / 4 - nu / 12, -1 / 8 + 3 * nu / 8,
                   -1 / 4 + nu / 12, -1 / 8 - nu / 8, nu / 6, 1 / 8 - 3 * nu / 8]) / (1 - nu**2)  # fmt: skip
-    order = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 7, 6, 5, 4, 3, 2], [2, 7, 0, 5, 6, 3, 4, 1], [3, 6, 5, 0, 7, 2, 1, 4],
-             [4, 5, 6, 7, 0, 1, 2, 3], [5, 4, 3, 2, 1, 0, 7, 6], [6, 3, 4, 1, 2, 7, 0, 5], [7, 2, 1, 4, 3, 6, 5, 0]]  # fmt: skip
+    order = [
+        list(map(int, row)) for row in "01234567 10765432 27056341 36507214 45670123 54321076 63412705 72143650".split()
+    ]
     at = np.arange((width + 1) * (height + 1)).reshape(width + 1, height + 1)
     corners = np.stack([at[:-1, 1:], at[1:, 1:], at[1:, :-1], at[:-1, :-1]], axis=-1).reshape(-1, 4)
     dofs = np.stack([2 * corners, 2 * corners + 1], axis=-1).reshape(-1, 8)
@@ -233,7 +234,7 @@ def solve(A: Callable, M: Callable, b: np.ndarray, memory: Memory) -> tuple[np.n
 
 
 def ritz(W: Any, MW: Any, AW: Any, learned: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of the smallest Ritz values of M A among W and the directions, which are A-orthonormal and A-orthogonal to W."""
+    """Vectors of the smallest Ritz values of M A among W and the directions, which are A-orthonormal, and so to W."""
     Z, MZ = (np.stack(v, axis=1) for v in zip(*learned, strict=True))
     F = np.eye(Z.shape[1])
     if W is not None:
@@ -248,41 +249,36 @@ def ritz(W: Any, MW: Any, AW: Any, learned: list[tuple]) -> tuple[np.ndarray, np
 
 
 def measured(systems: Callable[[], Systems], name: str, rounds: int) -> dict[str, Any]:
-    """Seconds and iterations of a sequence by each beginning with one preconditioner."""
+    """Seconds and iterations of a sequence by each beginning with one preconditioner; they take turns at each system."""
     made = bs.preconditioners.PRECONDITIONERS[name]()
-    found: dict[str, Any] = {}
-    for beginning in BEGINNINGS:
-        times, counts, worst = [], [], 0.0
-        for _ in range(rounds):
-            memory, seconds, iterations = Memory(beginning), 0.0, 0
-            for A, b, tell in systems():
-                operator = bs.aslinearoperator(A)
-                plain = operator.on(operator.data[None])
-                prepared = made.prepare(plain)
+    seconds = {beginning: [0.0] * rounds for beginning in BEGINNINGS}
+    counts, worst = dict.fromkeys(BEGINNINGS, 0), dict.fromkeys(BEGINNINGS, 0.0)
+    for turn in range(rounds):
+        memories = {beginning: Memory(beginning) for beginning in BEGINNINGS}
+        for A, b, tell in systems():
+            operator = bs.aslinearoperator(A)
+            plain = operator.on(operator.data[None])
+            prepared = made.prepare(plain)
 
-                def product(v, plain=plain):
-                    return plain.structure.matvec(plain.data, v[None, :, None])[0, :, 0]
+            def product(v, plain=plain):
+                return plain.structure.matvec(plain.data, v[None, :, None])[0, :, 0]
 
-                def precondition(v, prepared=prepared):
-                    return prepared.apply(v[None, :, None], False)[0, :, 0]
+            def precondition(v, prepared=prepared):
+                return prepared.apply(v[None, :, None], False)[0, :, 0]
 
+            for beginning, memory in memories.items():
                 start = time.process_time()
                 x, count = solve(product, precondition, b, memory)
-                seconds, iterations = seconds + time.process_time() - start, iterations + count
-                worst = max(worst, float(np.linalg.norm(b - A @ x) / np.linalg.norm(b)))
-                tell(x)
-            times.append(seconds)
-            counts.append(iterations)
-        found[beginning] = {
-            "seconds": float(np.median(times)),
-            "spread": [min(times), max(times)],
-            "iterations": counts[0],
-            "worst_relative_residual": worst,
-        }
-        print(
-            f"    {beginning:10s} {found[beginning]['seconds']:8.3f} s {counts[0]:7d} iterations {worst:.1e}",
-            flush=True,
-        )
+                seconds[beginning][turn] += time.process_time() - start
+                counts[beginning] += count
+                worst[beginning] = max(worst[beginning], float(np.linalg.norm(b - A @ x) / np.linalg.norm(b)))
+            tell(x)
+    found = {}
+    for beginning, times in seconds.items():
+        middle, iterations = float(np.median(times)), counts[beginning] // rounds
+        found[beginning] = {"seconds": middle, "spread": [min(times), max(times)], "iterations": iterations,
+                            "worst_relative_residual": worst[beginning]}  # fmt: skip
+        print(f"    {beginning:10s} {middle:8.3f} s {iterations:7d} iterations {worst[beginning]:.1e}", flush=True)
     return found
 
 
@@ -290,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small, once, and nothing is written")
     quick = parser.parse_args().quick
-    side, steps, rounds = (32, 4, 1) if quick else (160, 20, 3)
+    side, steps, rounds = (32, 4, 1) if quick else (128, 16, 3)
     sequences: dict[str, Callable[[], Systems]] = {
         "diffusion, trained": lambda: training(side, steps),
         "heat, implicit steps": lambda: heat(side, steps),
@@ -303,10 +299,10 @@ def main() -> None:
         for name in PRECONDITIONERS:
             print(sequence, name, flush=True)
             results.setdefault(sequence, {})[name] = measured(systems, name, rounds)
-    if not quick:
-        sizes = {"side": side, "steps": steps, "rounds": rounds, "rtol": RTOL}
-        options = {"kept": KEPT, "learned": LEARNED, "solutions": SOLUTIONS}
-        write("recycling", {**sizes, **options, "sequences": results})
+            if not quick:
+                sizes = {"side": side, "steps": steps, "rounds": rounds, "rtol": RTOL}
+                options = {"kept": KEPT, "learned": LEARNED, "solutions": SOLUTIONS}
+                write("recycling", {**sizes, **options, "sequences": results})
 
 
 if __name__ == "__main__":

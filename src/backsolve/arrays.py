@@ -11,7 +11,7 @@ __all__ = ["OnArrays", "put"]
 
 
 def put(xp: Any, array: Any, places: Any, values: Any) -> Any:
-    """The array with other values at some places: JAX's arrays cannot change, those of others are changed themselves."""
+    """The array with other values at some places; the array itself is changed, unless it is JAX's, which cannot be."""
     if is_jax_namespace(xp):
         return array.at[places].set(values)
     array[places] = values

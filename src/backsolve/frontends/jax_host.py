@@ -10,6 +10,7 @@ from math import prod
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import mlir
@@ -133,7 +134,7 @@ def report(whole: Any, call: Any, backward: bool, b: Any, data: tuple) -> None:
         of_A = "" if usable.all() else nonfinite_sentence("A", host(data[0]), structure)
     details = sentences(verdict, count, host(b), structure, of_A)
     if known.any():
-        details |= call.method.details(type(found.work)(*map(host, found.work)), known)
+        details |= call.method.details(jax.tree.map(host, found.work), known)
     if call.method.M is not None:
         A = data if structure.kind == "free" else host(data[0])
         with np.errstate(all="ignore"):

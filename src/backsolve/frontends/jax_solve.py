@@ -50,8 +50,8 @@ class Call:
         if structure.kind == "free" and not self.loops:
             raise ValueError(
                 f"method {plan.method} cannot be compiled for a MatrixFree A of JAX, whose functions are not called "
-                "from the host: use an iterative method such as 'cg' or 'gmres', with M a function, LowRank or Chebyshev "
-                "of given bounds, if any."
+                "from the host: use an iterative method such as 'cg' or 'gmres', with M a function, LowRank or "
+                "Chebyshev of given bounds, if any."
             )
         self.details: dict[int, str] = {}  # what an eager forward solve found
 
@@ -259,7 +259,7 @@ mlir.register_lowering(_solve, _by_kernel, platform="cpu")
 
 def _jvp(primals, tangents, *, call, adjoint, backward, stats, groups, begins):
     """The rule of `calculus`; of systems that failed the derivative is NaN, forward and transposed."""
-    b, data = primals[0], _parted(primals[1:], begins)[1]
+    data = _parted(primals[1:], begins)[1]
     found = _solve.bind(
         *primals, call=call, adjoint=adjoint, backward=backward, stats=stats, groups=groups, begins=begins
     )

@@ -18,7 +18,6 @@ from ..errors import describe
 from ..options import check_tolerance
 from ..preconditioners import Prepared, check_preconditioner
 from ..solution import Stats
-from ..status import Status
 from .base import Outcome, Target
 from .columns import REACH, accounted, blame, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
@@ -145,7 +144,7 @@ class IterativeMethod:
         return system.xp.zeros_like(work.state)
 
     def bound(self, A: Any, x: Any, b: Any, r: Any, adjoint: bool) -> Any:
-        """A proven bound of norm(x - A⁻¹ b, inf) for each column, (batch, 1, k), where r = b - A x; None if there is none."""
+        """A proven bound of norm(x - A⁻¹ b, inf) for each column, (batch, 1, k), if there is one; r = b - A x."""
         return None
 
     def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
@@ -327,6 +326,8 @@ class _Loop:
 
     def numpy(self, leaf: Any) -> Any:
         """A part of a state with NumPy's arrays."""
+        if isinstance(leaf, tuple):
+            return tuple(map(self.numpy, leaf))
         return self.structure.to_numpy(leaf) if hasattr(leaf, "shape") else leaf
 
 
