@@ -249,7 +249,7 @@ def ritz(W: Any, MW: Any, AW: Any, learned: list[tuple]) -> tuple[np.ndarray, np
 
 
 def measured(systems: Callable[[], Systems], name: str, rounds: int) -> dict[str, Any]:
-    """Seconds and iterations of a sequence by each beginning with one preconditioner; they take turns at each system."""
+    """Seconds and iterations of a sequence by each beginning with one preconditioner; each system by all in turn."""
     made = bs.preconditioners.PRECONDITIONERS[name]()
     seconds = {beginning: [0.0] * rounds for beginning in BEGINNINGS}
     counts, worst = dict.fromkeys(BEGINNINGS, 0), dict.fromkeys(BEGINNINGS, 0.0)
