@@ -26,7 +26,7 @@ from ..methods.recurrence import RUNNING, System, when
 from ..pattern import largest_summable
 from ..preconditioners import Function
 from ..solution import Stats
-from .jax_arrays import concrete
+from .jax_arrays import concrete, varying_alike
 from .jax_products import matvec
 from .jax_programs import frozen
 from .jax_sweeps import Plain, product
@@ -141,6 +141,11 @@ def _while(condition: Callable, body: Callable, state: Any) -> Any:
     return state
 
 
+def _put(array: jax.Array, at: Any, rows: jax.Array) -> jax.Array:
+    """`System.put` of a program; of arrays on a mesh every device has its items."""
+    return lax.dynamic_update_index_in_dim(array, rows, at, 2)
+
+
 def _when(condition: Any, function: Callable, *operands: Any) -> Any:
     """`System.when` of a program that is compiled."""
     return lax.cond(condition, function, lambda *operands: operands, *operands)
@@ -165,7 +170,7 @@ class _Loop:
         limit = jnp.square(floor).astype(largest.dtype)
         A = _plain(structure, data)
         self.system = System(
-            jnp, maps.A, maps.M, limit, self.eps, maps.AH, maps.MH, method.find(A, None), self.known, self.when
+            jnp, maps.A, maps.M, limit, self.eps, maps.AH, maps.MH, method.find(A, None), self.known, _put, self.when
         )
         self.most = method.limit(b.shape[1])
 
@@ -174,7 +179,7 @@ class _Loop:
         return jnp.asarray(values[:, None, None], self.scale.dtype)
 
     def found(self, x0: jax.Array | None) -> Found:
-        run = self.repeat(lambda run: run.going, self.body, self.start(x0))
+        run = self.repeat(lambda run: run.going, self.body, self.on_mesh(self.start(x0)))
         run = lax.cond(jnp.all(self.met(run)), lambda run: run, self.try_lowest, run)
         met, work = self.met(run), run.work
         known = lax.cond(jnp.all(met), lambda w: jnp.zeros_like(w.state), lambda w: self.diagnose(w, run.best), work)
@@ -201,6 +206,13 @@ class _Loop:
             work, zero, none, jnp.bool_(True), r, jnp.sqrt(square), misses, x, square, work.rr, x,
             zero + (x0 is not None),
         )  # fmt: skip
+
+    def on_mesh(self, run: _Run) -> _Run:
+        """What the loop begins with varies inside of `jax.shard_map` as what it will compute."""
+        if self.watch is not None:
+            return run
+        leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, run))
+        return jax.tree.unflatten(tree, varying_alike(*leaves, self.b, *self.data)[: len(leaves)])
 
     def tell(self, iteration: Any, work: Any) -> None:
         """Norms of the recursive residuals, and x, to who watches."""

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from array_api_compat import device, is_jax_namespace
 
-from ..arrays import put
 from ..errors import describe
 from ..status import Status
 from .iterative import IterativeMethod
@@ -60,14 +59,12 @@ class _Arnoldi(IterativeMethod):
 
     def init(self, system: System, x: Any, r: Any) -> _Work:
         """Begin at x, whose residual is r; the first step sets up the cycle."""
-        xp, (batch, n, k) = system.xp, r.shape
-        m = max(1, min(self.restart, n))
+        xp, m = system.xp, max(1, min(self.restart, r.shape[1]))
         rr = real_dot(xp, r, r)
         state = started(system, rr)
-        kind: dict[str, Any] = {"dtype": r.dtype, "device": device(r)}
-        V = xp.zeros((batch, k, m + 1, n), **kind)
-        Z = xp.zeros((batch, k, m, n), **kind) if self.flexible else None
-        R, Q = (xp.zeros((batch, k, size, size), **kind) + xp.eye(size, **kind) for size in (m, m + 1))
+        V, Z = (_blank(xp, r, m + 1), _blank(xp, r, m) if self.flexible else None)
+        none = xp.astype(xp.zeros_like(xp.matrix_transpose(rr))[..., None], r.dtype)
+        R, Q = (none + xp.eye(size, dtype=r.dtype, device=device(r)) for size in (m, m + 1))
         zero = xp.zeros_like(state)
         return _Work(x, r, rr, state, zero, 0, zero, V, Z, R, Q, xp.sqrt(rr), rr)
 
@@ -79,7 +76,7 @@ class _Arnoldi(IterativeMethod):
         v = _vectors(xp, V[:, :, j, :])
         z = system.M(v)
         if self.flexible:
-            work = work._replace(Z=put(xp, work.Z, (slice(None), slice(None), j), _rows(xp, z)))
+            work = work._replace(Z=system.put(work.Z, j, _rows(xp, z)))
         w = _rows(xp, system.A(z))[..., None]
         known = V[:, :, : _made(xp, j + 1, V.shape[2]), :]
         live_rows = xp.arange(known.shape[2], device=device(V))[:, None] <= j
@@ -97,7 +94,7 @@ class _Arnoldi(IterativeMethod):
         finite = xp.isfinite(size)
         positive = live & finite & (size > 0)
         after = xp.where(positive, w / xp.where(positive, size, xp.ones_like(size)), xp.zeros_like(w))
-        work = work._replace(V=put(xp, V, (slice(None), slice(None), j + 1), after[..., 0]))
+        work = work._replace(V=system.put(V, j + 1, after[..., 0]))
         tiny = 10 * v.shape[1] ** 0.5 * system.eps * xp.linalg.vector_norm(h, axis=2, keepdims=True)
         work, singular = self._rotated(system, work, h, size, live & finite, tiny)
         state = started(system, work.rr)
@@ -122,13 +119,11 @@ class _Arnoldi(IterativeMethod):
         beta = xp.sqrt(real_dot(xp, work.r, work.r))
         safe = xp.where(beta > 0, beta, xp.ones_like(beta))
         R, Q = (xp.zeros_like(X) + xp.eye(X.shape[-1], dtype=X.dtype, device=device(X)) for X in (work.R, work.Q))
-        start = slice(None), slice(None), 0
-
         def now(new: Any, old: Any) -> Any:
             return new if first is True else xp.where(first, new, old)
 
         return work._replace(
-            V=put(xp, work.V, start, now(_rows(xp, work.r / safe), work.V[start])),
+            V=system.put(work.V, 0, now(_rows(xp, work.r / safe), work.V[:, :, 0])),
             R=now(R, work.R),
             Q=now(Q, work.Q),
             beta=now(beta, work.beta),
@@ -288,6 +283,13 @@ class FGMRES(_Arnoldi):
 def _made(xp: Any, count: Any, most: int) -> int:
     """Rows of an array to compute with, if `count` hold something: all of them in a program, which masks the others."""
     return most if is_jax_namespace(xp) else count
+
+
+def _blank(xp: Any, v: Any, count: int) -> Any:
+    """Zeros (batch, k, count, n) where v (batch, n, k) lies, of which NumPy writes no memory before it is used."""
+    if is_jax_namespace(xp):
+        return xp.zeros_like(_rows(xp, v))[:, :, None, :] + xp.zeros((count, 1), v.dtype)
+    return xp.zeros((v.shape[0], v.shape[2], count, v.shape[1]), dtype=v.dtype, device=device(v))
 
 
 def _rows(xp: Any, v: Any) -> Any:

@@ -21,7 +21,7 @@ from ..solution import Stats
 from .base import Outcome, Target
 from .columns import REACH, accounted, blame, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
-from .recurrence import RUNNING, System, choose, when
+from .recurrence import RUNNING, System, choose, put, when
 
 __all__ = ["IterativeMethod", "IterativeState", "Watch"]
 
@@ -233,6 +233,7 @@ class _Loop:
             MH=(lambda v: v) if M is None else (lambda v: M.apply(v, not adjoint)),
             found=self.state.found,
             known=lambda values: self.structure.like(self.b, values[:, None, None]),
+            put=put,
             when=when,
         )
 

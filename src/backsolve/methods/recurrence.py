@@ -22,6 +22,7 @@ __all__ = [
     "dot",
     "mark",
     "norm_of",
+    "put",
     "ratio",
     "real_dot",
     "residual_in_null_space",
@@ -55,6 +56,8 @@ class System(NamedTuple):
     """What `IterativeMethod.find` found."""
     known: Any = None
     """Numbers (batch,) of NumPy -> scalars (batch, 1, 1)."""
+    put: Any = None
+    """(array, at, rows) -> the (batch, k, m, n) array with other rows (batch, k, n) at a place of its third axis."""
     when: Any = None
     """(condition, function, *operands) -> function(*operands), or the first operands where the condition is false.
 
@@ -101,6 +104,12 @@ def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
 def when(condition: bool, function: Any, *operands: Any) -> Any:
     """`System.when` for conditions that have a truth."""
     return function(*operands) if condition else operands
+
+
+def put(array: Any, at: int, rows: Any) -> Any:
+    """`System.put` for arrays that can be changed."""
+    array[:, :, at] = rows
+    return array
 
 
 def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:
