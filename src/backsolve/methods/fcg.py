@@ -49,8 +49,9 @@ class FCG(IterativeMethod):
     rtol, atol, maxiter, M
         See `IterativeMethod`.
     directions : int
-        How many of the latest directions are kept. The rougher M is, the more it gains: ten save a third to a half of
-        the work of an inner CG that stops at half of the residual.
+        How many of the latest directions are kept. One is enough for a fixed M. Ten save up to half of the work of an
+        inner CG that stops at half of its residual, and two thirds to three quarters of the iterations where M is a
+        simple one with noise; of an inner CG of a few steps they save nothing that can be relied on.
 
     Notes
     -----

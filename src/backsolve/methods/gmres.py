@@ -119,6 +119,7 @@ class _Arnoldi(IterativeMethod):
         beta = xp.sqrt(real_dot(xp, work.r, work.r))
         safe = xp.where(beta > 0, beta, xp.ones_like(beta))
         R, Q = (xp.zeros_like(X) + xp.eye(X.shape[-1], dtype=X.dtype, device=device(X)) for X in (work.R, work.Q))
+
         def now(new: Any, old: Any) -> Any:
             return new if first is True else xp.where(first, new, old)
 
