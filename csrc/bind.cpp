@@ -19,15 +19,22 @@ using backsolve::Pattern;
 template <class I, class T, class Class>
 void bind_values(Class& c) {
   using P = Pattern<I>;
-  c.def("matmat", [](const P& p, In<T, 2> data, In<T, 3> x, Out<T, 3> y, bool adjoint) {
+  c.def("matmat", [](const P& p, In<T, 2> data, In<T, 3> x, Out<T, 3> y, bool adjoint, bool turned) {
     const std::int64_t batch = data.shape(0), k = x.shape(2);
     const std::int64_t n_in = adjoint ? p.n_rows : p.n_cols, n_out = adjoint ? p.n_cols : p.n_rows;
     expect(data, {batch, p.nnz()}, "data");
     expect(x, {batch, n_in, k}, "x");
     expect(y, {batch, n_out, k}, "y");
     nb::gil_scoped_release release;
-    (adjoint ? backsolve::matmat<true, I, T> : backsolve::matmat<false, I, T>)(p, data.data(), x.data(), y.data(), batch, k);
-  }, "data"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "adjoint"_a);
+    backsolve::matmat_for<I, T>(adjoint, turned)(p, data.data(), x.data(), y.data(), batch, k);
+  }, "data"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "adjoint"_a, "turned"_a = false);
+  c.def("turn", [](const P& p, In<T, 2> data, Out<T, 2> turned) {
+    const std::int64_t batch = data.shape(0);
+    expect(data, {batch, p.nnz()}, "data");
+    expect(turned, {batch, p.nnz()}, "turned");
+    nb::gil_scoped_release release;
+    backsolve::turn<I, T>(p, data.data(), turned.data(), batch);
+  }, "data"_a.noconvert(), "turned"_a.noconvert());
   c.def("outer", [](const P& p, In<T, 3> y, In<T, 3> x, Out<T, 2> s) {
     const std::int64_t batch = y.shape(0), k = y.shape(2);
     expect(y, {batch, p.n_rows, k}, "y");

@@ -17,6 +17,8 @@ namespace nb = nanobind;
 using nb::literals::operator""_a;
 using backsolve::Pattern;
 
+void bind_ffi_sweeps(nb::dict handlers);  // bind_ffi_sweeps.cpp
+
 namespace {
 
 ffi::Error matmat(std::string_view digest, bool adjoint, Array data, Array x, Result y) {
@@ -25,8 +27,7 @@ ffi::Error matmat(std::string_view digest, bool adjoint, Array data, Array x, Re
     expect(data, data.element_type(), {batch, p.nnz()}, "data");
     expect(x, data.element_type(), {batch, adjoint ? p.n_rows : p.n_cols, k}, "x");
     expect(*y, data.element_type(), {batch, adjoint ? p.n_cols : p.n_rows, k}, "y");
-    const auto kernel = adjoint ? backsolve::matmat<true, I, T> : backsolve::matmat<false, I, T>;
-    kernel(p, in<T>(data), in<T>(x), out<T>(y), batch, k);
+    backsolve::matmat_for<I, T>(adjoint, false)(p, in<T>(data), in<T>(x), out<T>(y), batch, k);
   });
 }
 
@@ -104,5 +105,6 @@ void bind_ffi(nb::module_& m) {
   handlers["matmat"] = nb::capsule(reinterpret_cast<void*>(on_matmat));
   handlers["outer"] = nb::capsule(reinterpret_cast<void*>(on_outer));
   handlers["triangular"] = nb::capsule(reinterpret_cast<void*>(on_triangular));
+  bind_ffi_sweeps(handlers);
   m.attr("XLA_HANDLERS") = handlers;
 }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <new>
+#include <span>
 #include <vector>
 
 #include "kernels.hpp"
@@ -67,13 +68,17 @@ std::int64_t eliminate_incompletely(const Pattern<I>& pattern, const T* a, T* w,
   return -1;
 }
 
+// Item by item with the first of `shifts` that does, or the last.
 template <class I, class T>
-void eliminate_incompletely_all(const Pattern<I>& pattern, const T* data, T* w, const double* shift,
+void eliminate_incompletely_all(const Pattern<I>& pattern, const T* data, T* w, std::span<const double> shifts,
                                 std::int64_t* failed, std::int64_t batch, double relaxation, bool definite) {
   for_chunks(batch, batch * pattern.nnz() * 8, [&](std::int64_t at) {
     const std::int64_t here = at * pattern.nnz();
     try {
-      failed[at] = eliminate_incompletely(pattern, data + here, w + here, relaxation, shift[at], definite);
+      for (const double shift : shifts) {
+        failed[at] = eliminate_incompletely(pattern, data + here, w + here, relaxation, shift, definite);
+        if (failed[at] < 0) break;
+      }
     } catch (const std::bad_alloc&) {
       failed[at] = kNoMemory;
     }

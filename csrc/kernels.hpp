@@ -66,8 +66,22 @@ void for_rows(const Rows<I>& rows, std::int64_t batch, std::int64_t work, const 
   });
 }
 
-template <bool Adjoint, class I, class T>
+// The values of A^H in the order of its rows: `matmat` then needs no slots, which cost it half as much again.
+template <class I, class T>
+void turn(const Pattern<I>& pattern, const T* data, T* turned, std::int64_t batch) {
+  const Rows<I>& columns = pattern.columns();
+  const std::int64_t nnz = pattern.nnz(), chunks = columns.chunk_count();
+  for_chunks(batch * chunks, batch * nnz, [&](std::int64_t chunk) {
+    const std::int64_t here = chunk / chunks * nnz, part = chunk % chunks;
+    for (I e = columns.indptr[columns.chunks[part]]; e < columns.indptr[columns.chunks[part + 1]]; ++e)
+      turned[here + e] = conjugate(data[here + columns.slot[e]]);
+  });
+}
+
+// With `Turned`, data are the values that `turn` made.
+template <bool Adjoint, class I, class T, bool Turned = false>
 void matmat(const Pattern<I>& pattern, const T* data, const T* x, T* y, std::int64_t batch, std::int64_t k) {
+  static_assert(Adjoint || !Turned);
   using W = wide_t<T>;
   const Rows<I>& rows = Adjoint ? pattern.columns() : pattern.rows();
   const std::int64_t n_out = Adjoint ? pattern.n_cols : pattern.n_rows;
@@ -79,13 +93,21 @@ void matmat(const Pattern<I>& pattern, const T* data, const T* x, T* y, std::int
     for_columns(k, [&]<int Width>(std::int64_t k0) {
       W sum[Width] = {};
       for (I e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
-        const W a = Adjoint ? conjugate(static_cast<W>(values[rows.slot[e]])) : static_cast<W>(values[e]);
+        W a;
+        if constexpr (Adjoint && !Turned) a = conjugate(static_cast<W>(values[rows.slot[e]]));
+        else a = static_cast<W>(values[e]);
         const T* row = in + static_cast<std::int64_t>(rows.indices[e]) * k + k0;
         for (int c = 0; c < Width; ++c) sum[c] += times(a, static_cast<W>(row[c]));
       }
       for (int c = 0; c < Width; ++c) out[k0 + c] = static_cast<T>(sum[c]);
     });
   });
+}
+
+// The kernel for a product; `turned` is for adjoint ones.
+template <class I, class T>
+auto matmat_for(bool adjoint, bool turned) {
+  return !adjoint ? matmat<false, I, T> : turned ? matmat<true, I, T, true> : matmat<true, I, T>;
 }
 
 template <class I, class T>

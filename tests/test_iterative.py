@@ -343,3 +343,36 @@ def test_gradients_reach_the_network_through_an_iterative_solve_in_training():
         step.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.1 * losses[0]
+
+
+# -- what is made once, and what is kept -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_of_the_adjoint_are_brought_in_order_once_for_the_same_bits(dtype):
+    rng = np.random.default_rng(0)
+    S = sp.random_array((40, 30), density=0.2, rng=rng, format="csr")
+    pattern = bs.CSR(S.data, S.indices, S.indptr, S.shape).structure
+    data, x = numbers((3, pattern.nnz), dtype), numbers((3, 40, 5), dtype)
+    apply, found = pattern.product(data, True), []
+    for _ in range(12):
+        found.append(apply(x))
+    assert all((y == pattern.matvec(data, x, True)).all() for y in found)
+    data[:] = 0  # the ninth product has made a copy, which those before did not need
+    assert (apply(x) == found[0]).all() and not pattern.product(data, True)(x).any()
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_more_directions_make_up_for_a_rough_preconditioner(framework):
+    problem = gallery.problem("poisson2d", 400)
+    wrap = torch.from_numpy if framework == "torch" else np.asarray
+    counts = {}
+    for k in (1, 5):
+        noise = iter(wrap(np.random.default_rng(0).standard_normal((2000, 400))))
+        M = bs.preconditioners.Function(lambda v, noise=noise: v * (1 + 0.3 * next(noise)), varying=True)
+        A = bs.Dense(wrap(problem.toarray()))
+        sol = bs.solve_with_info(A, wrap(problem.b), method=bs.FCG(directions=k), M=M)
+        counts[k] = int(sol.stats.iterations)
+    assert counts[5] < 0.6 * counts[1]
+    with pytest.raises(ValueError, match="FCG: directions must be an integer of at least 1; got 0"):
+        bs.FCG(directions=0)

@@ -241,6 +241,10 @@ for f in (
     assert np.array_equal(jax.jit(f)(place(w), place(x)), f(w, x))
     assert np.array_equal(f(place(w), place(x)), f(w, x))
     assert np.array_equal(jax.pmap(f)(w[:, None], x[:, None])[:, 0], f(w, x))
+B = A + 3.0 * bs.eye(3)
+f = lambda w, x: bs.solve(B.with_data(w), x, method=bs.GMRES(restart=2, M="ssor"), rtol=1e-12)  # a loop on every device
+g = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i")))
+np.testing.assert_allclose(B.with_data(w + 9) @ g(w + 9, x), x, atol=1e-9)
 product = jax.jit(lambda w, x: A.with_data(w) @ x).lower(place(w), place(x)).compile()
 assert "backsolve_matmat" in product.as_text() and "all-gather" not in product.as_text()
 print(product(place(w), place(x)).sharding.spec)

@@ -14,6 +14,7 @@ import torch
 from tensorflow_cases import COLS, KINDS, ROWS, VALUES, B, close, dense, fresh, sparse, tf, truth  # noqa: F401
 
 import backsolve as bs
+from backsolve import gallery
 from backsolve.factor_cache import CACHE
 from backsolve.plan import Factored
 
@@ -415,3 +416,62 @@ def test_a_missing_framework_is_not_looked_for():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# -- what iterative methods take beside A and b ----------------------------------------------------------------
+
+
+def test_a_start_and_a_callback_eagerly():
+    p = gallery.problem("poisson2d", 64)
+    A, b, x = p.A.with_data(tf.constant(p.A.data)), tf.constant(p.b), p.solution()
+    free = bs.MatrixFree(lambda M, v: tf.linalg.matvec(M, v), tf.constant(p.toarray()), (64, 64))
+    want = bs.History()
+    bs.solve(p.A, p.b, method="cg", callback=want)
+    told = bs.History()
+    for operator in (A, free):
+        bs.solve(operator, b, method="cg", callback=told)
+        np.testing.assert_allclose(told.norms, want.norms, rtol=1e-9, atol=1e-12)
+        assert bs.solve_with_info(operator, b, method="cg", x0=x).stats.iterations == 0
+    seen = []
+    start = tf.Variable(0.5 * x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(b)
+        y = tf.reduce_sum(bs.solve(A, b, method="gmres", M="ilu0", x0=start, callback=lambda *a: seen.append(a)))
+    assert tape.gradient(y, start) is None and isinstance(seen[0][2], tf.Tensor)
+    np.testing.assert_array_equal(seen[0][2], start)
+    np.testing.assert_allclose(tape.gradient(y, b), np.linalg.solve(p.toarray().T, np.ones(64)), rtol=1e-6)
+    many = bs.History()
+    bs.solve(A, tf.constant(np.random.default_rng(0).standard_normal((2, 64, 3))), method="cg", callback=many)
+    assert many.norms.shape[1:] == (2, 3)
+    with pytest.raises(ValueError, match=r"x0 must have the shape of x, \(64,\); got shape \(63,\)"):
+        bs.solve(A, b, method="cg", x0=tf.zeros(63, tf.float64))
+    for options in ({"x0": start}, {"callback": many}):
+        with pytest.raises(TypeError, match=r"x0 and callback are for eager TensorFlow: leave them out inside of tf"):
+            tf.function(partial(bs.solve, A, method="cg", **options))(b)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "cg", "M": "jacobi", "rtol": 1e-13}], ids=str)
+def test_a_null_space_of_constants_eagerly(options):
+    n = 10
+    i, j = np.arange(n - 1), np.arange(1, n)
+    places = np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])
+    rng = np.random.default_rng(0)
+    w, b = rng.random(n - 1) + 1, rng.standard_normal(n)
+    b -= b.mean()
+
+    def chain(w, b):
+        A = bs.coo(tf.concat([w, w, -w, -w], 0), places, (n, n))
+        return bs.solve(A, b, nullspace="constant", **options)
+
+    def truth(w, b):
+        A = bs.coo(tf.concat([w, w, -w, -w], 0), places, (n, n)).toarray()
+        return tf.linalg.solve(A + 1 / n, b[:, None])[:, 0]
+
+    given = tf.constant(w), tf.constant(b)
+    close(chain(*given), truth(*given))
+    (ours, _), (want, _) = (gradients(lambda w, b, f=f: tf.reduce_sum(f(w, b) ** 3), *given) for f in (chain, truth))
+    np.testing.assert_allclose(ours, want, rtol=1e-7)
+    with pytest.raises(ValueError, match="b must have mean zero"):
+        chain(given[0], given[1] + 1)
+    with pytest.raises(TypeError, match=r"inside of tf\.function: ground one unknown"):
+        tf.function(chain)(*given)

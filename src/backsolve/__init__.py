@@ -42,7 +42,7 @@ from .methods import (
 from .operators import CSR, AbstractLinearOperator, Dense, MatrixFree, coo, eye
 from .options import Adjoint
 from .pattern import Pattern
-from .progress import Progress
+from .progress import History, Progress
 from .solution import Solution, Stats
 from .status import Status
 
@@ -70,6 +70,7 @@ __all__ = [
     "Cholesky",
     "Dense",
     "Factorization",
+    "History",
     "Jacobi",
     "MatrixFree",
     "Neumann",

@@ -92,13 +92,16 @@ def solve(
         Raise `SolveError`, warn and go on, or go on. Systems that failed are NaN, and so are their gradients;
         `solve_with_info` returns the best iterate instead. Holds in backward too.
     x0 : array of the shape of x, optional
-        Where an iterative method begins; zero by default. It never changes the target and has no gradient.
+        Where an iterative method begins; zero by default. It never changes the target and has no gradient. In
+        TensorFlow eagerly.
     callback : callable, optional
         ``callback(iteration, residual_norm, x)`` for each iteration of an iterative method, from 0 on, with the norms
-        of its recursive residuals, one for each right-hand side. What it raises ends the solve. See `Progress`.
+        of its recursive residuals, one for each right-hand side. What it raises ends the solve. See `History` and
+        `Progress`. Of eager solves alone, also in JAX and TensorFlow.
     nullspace : {"constant"}, optional
         A maps constants, and nothing else, to zero, from both sides, and b has mean zero: return the x of mean zero,
-        with its derivatives for changes of A that leave it so. NumPy and eager torch.
+        with its derivatives for changes of A that leave it so. Not inside of torch.compile and tf.function; compiled by
+        JAX, x is NaN, with status INACCURATE, where A or b is not of this kind.
 
     Returns
     -------
@@ -131,14 +134,15 @@ def solve(
 @eager("backsolve.solve")
 def _solve(A, b, method, M, assume, rtol, atol, adjoint, on_failure, x0, callback, nullspace):
     frontend, A, b = inputs(A, b, assume)
-    restore = None
+    system = None
     if nullspace is not None:
-        A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
+        system = deflated(frontend, A, b, nullspace, method, M)
+        A, b, method, M = system.A, system.b, system.method, system.M
     columns = columns_of(frontend, A, b)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=False, M=M, columns=columns)
     start(frontend, plan, x0, callback)
     x = frontend.solve(A, b, plan, Factored(once=True))[0]
-    return x if restore is None else restore(x)
+    return x if system is None else system.restore(x)
 
 
 @eager("backsolve.solve_with_info")
@@ -183,16 +187,15 @@ def solve_with_info(
     (False, 'SINGULAR')
     """
     frontend, A, b = inputs(A, b, assume)
-    restore = None
+    system = None
     if nullspace is not None:
-        A, b, method, M, restore = deflated(frontend, A, b, nullspace, method, M)
+        system = deflated(frontend, A, b, nullspace, method, M)
+        A, b, method, M = system.A, system.b, system.method, system.M
     columns = columns_of(frontend, A, b)
     plan = make_plan(A, method, rtol, atol, adjoint, on_failure, keep_best=True, M=M, columns=columns)
     start(frontend, plan, x0, callback)
     sol = info(frontend, A, b, plan, Factored(once=True))
-    if restore is not None:
-        sol.x = restore(sol.x)
-    return sol
+    return sol if system is None else system.told(sol)
 
 
 @eager("backsolve.explain")

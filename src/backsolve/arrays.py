@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_jax_namespace
 
-__all__ = ["OnArrays"]
+__all__ = ["OnArrays", "put"]
+
+
+def put(xp: Any, array: Any, places: Any, values: Any) -> Any:
+    """The array with other values at some places; the array itself is changed, unless it is JAX's, which cannot be."""
+    if is_jax_namespace(xp):
+        return array.at[places].set(values)
+    array[places] = values
+    return array
 
 
 class OnArrays:

@@ -167,14 +167,12 @@ def start(frontend: Any, plan: Plan, x0: Any, callback: Any) -> None:
             raise ValueError(
                 f"{name} is for iterative methods; the method is {plan.method}: leave it out, or name one such as 'cg'."
             )
-        if value is not None and not frontend.starts:
-            raise TypeError(f"{name} is for NumPy arrays and torch tensors; with {frontend.name} leave it out.")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function (iteration, residual_norm, x); got {describe(callback)}.")
     plan.callback = callback
     if x0 is not None:
         plan.x0 = frontend.asarray("x0", x0)
-        if not np.isfinite(frontend.to_host(plan.x0)).all():
+        if (host := frontend.known(plan.x0)) is not None and not np.isfinite(host).all():
             raise ValueError("x0 must be finite; got a NaN or an infinity: leave it out to begin at zero.")
 
 

@@ -28,6 +28,9 @@ NORMS = (
 )
 """Fields that `residual` measures for each column."""
 
+_AS_STORED = 8
+"""Products with Aᴴ that are made without bringing its values in order."""
+
 
 class Pattern:
     """Where a CSR matrix stores its entries; never traced, never differentiated, immutable.
@@ -72,13 +75,33 @@ class Pattern:
 
     def matvec(self, data: np.ndarray, x: np.ndarray, adjoint: bool = False) -> np.ndarray:
         """A x, or Aᴴ x."""
+        return self._multiply(data, x, adjoint)
+
+    def _multiply(self, data: np.ndarray, x: np.ndarray, adjoint: bool, turned: bool = False) -> np.ndarray:
         y = np.empty((data.shape[0], self.shape[1 if adjoint else 0], x.shape[2]), data.dtype)
-        self._core.matmat(data, np.ascontiguousarray(x), y, adjoint)
+        self._core.matmat(data, np.ascontiguousarray(x), y, adjoint, turned)
         return y
 
     def product(self, data: np.ndarray, adjoint: bool):
-        """x -> A x or Aᴴ x, for many x."""
-        return lambda x: self.matvec(data, x, adjoint)
+        """x -> A x or Aᴴ x, for many x.
+
+        Values of Aᴴ are found through an index, which costs a product half as much again: where there are more than a
+        few products they are brought in order, once, for the same bits.
+        """
+        if not adjoint:
+            return lambda x: self.matvec(data, x)
+        made = 0
+        turned: np.ndarray | None = None
+
+        def apply(x: np.ndarray) -> np.ndarray:
+            nonlocal made, turned
+            made += 1
+            if made > _AS_STORED and turned is None:
+                turned = np.empty_like(data)
+                self._core.turn(data, turned)
+            return self._multiply(data, x, True) if turned is None else self._multiply(turned, x, True, True)
+
+        return apply
 
     def outer(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The entries Σ_k y_ik conj(x_jk) of the stored places (i, j): (batch, nnz)."""
@@ -99,6 +122,19 @@ class Pattern:
         x = np.empty_like(b)
         self._core.solve_triangular(data, b, x, lower, adjoint)
         return x
+
+    def eliminate_incompletely(
+        self, data: np.ndarray, shifts: tuple[float, ...], relaxation: float, definite: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """L, D and U of each item for the first of the shifts that does, and where they are lost: see incomplete.hpp.
+
+        The latter are rows whose pivot fails whatever the shift, or -1: (batch,).
+        """
+        values, failed = np.empty_like(data), np.empty(len(data), np.int64)
+        _kernels.eliminate_incompletely(self._core, data, values, np.array(shifts), failed, relaxation, definite)
+        if (failed == -2).any():
+            raise MemoryError("incomplete factors: there is no memory for a row of work arrays of A.")
+        return values, failed
 
     def extended_residual(self, data, x, b, adjoint: bool = False) -> np.ndarray:
         """b - A x for double precision, accumulated in double-double; in single precision, as `residual` does."""

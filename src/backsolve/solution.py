@@ -108,15 +108,14 @@ class Solution:
         )
 
 
-def watcher(plan: Any, layout: Any, present: Any, permute: Any) -> Any:
-    """How an iterative method tells the callback of a plan, in the shapes that the user knows; or None."""
-    callback = plan.callback
+def watcher(callback: Any, layout: Any, present: Any, permute: Any, finish: Any = lambda x: x) -> Any:
+    """How an iterative method tells a callback, in the shapes that the user knows; None if there is none."""
     if callback is None:
         return None
 
     def watch(iteration: int, norms: np.ndarray, x: Any) -> None:
         sizes = layout.per_column(norms, np.transpose)
-        callback(iteration, float(sizes) if sizes.ndim == 0 else sizes, layout.shown(present(x), permute))
+        callback(iteration, float(sizes) if sizes.ndim == 0 else sizes, finish(layout.shown(present(x), permute)))
 
     return watch
 

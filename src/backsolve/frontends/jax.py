@@ -29,7 +29,7 @@ from .jax_arrays import asarray, canonical, concrete, result_dtype
 from .jax_determinant import sparse_slogdet
 from .jax_explicit import jvp, vjp
 from .jax_free import of_function
-from .jax_laid import laid_out, numbers_of, solution
+from .jax_laid import laid_out, numbers_of, solution, start_of
 from .jax_solve import Call, run
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "full",
     "info",
     "jvp",
+    "known",
     "matvec",
     "of_function",
     "prepare",
@@ -54,8 +55,6 @@ __all__ = [
 ]
 
 name = "jax"
-starts = False
-"""Whether iterative methods may begin at x0, and call back."""
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +120,7 @@ def solve(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factore
     """Solve, and return x with what the primitive found and the call."""
     laid = laid_out(A, numbers_of(A), b)
     call = Call(plan, laid.layout, laid.structure)
-    found = run(call, laid.data, laid.b, adjoint)
+    found = run(call, laid.data, laid.b, adjoint, x0=start_of(plan, laid))
     return laid.layout.shown(found[0], jnp.transpose), found, call
 
 
@@ -129,7 +128,7 @@ def info(A: AbstractLinearOperator, b: jax.Array, plan: Plan, factored: Factored
     """Solve, with a verdict that leaves compiled programs as arrays."""
     laid = laid_out(A, numbers_of(A), b)
     call = Call(plan, laid.layout, laid.structure)
-    return solution(call, run(call, laid.data, laid.b, adjoint, stats=True))
+    return solution(call, run(call, laid.data, laid.b, adjoint, stats=True, x0=start_of(plan, laid)))
 
 
 def prepare(A: AbstractLinearOperator, plan: Plan, factored: Factored) -> None:
@@ -182,6 +181,11 @@ def put(values: jax.Array, places: np.ndarray, size: int) -> jax.Array:
 def weakly(s: Any, values: jax.Array) -> jax.Array:
     """A number or array of factors in the precision of `values` if it is a number."""
     return jnp.asarray(s, jnp.result_type(values, s))
+
+
+def known(values: jax.Array) -> np.ndarray | None:
+    """Values as a NumPy array, or None where they are only traced."""
+    return np.asarray(values) if concrete(values) else None
 
 
 def to_host(values: jax.Array) -> np.ndarray:

@@ -42,14 +42,16 @@ class Known:
         return Known, (self.pattern,)
 
 
-def by_items(*avals: Any) -> dict[str, Any]:
-    """Attributes of a call: the items, axis 0 of operands and result, may lie on several devices, and nothing else."""
+def by_items(operands: Any, results: Any) -> dict[str, Any]:
+    """Attributes of a call: the items, axis 0 of each array, may lie on several devices, and nothing else."""
+    avals = (*operands, *results)
     letters = iter("jklmnopqrstuvwxyz")
     axes = [["i", *(next(letters) for _ in aval.shape[1:])] for aval in avals]
     sizes = {a: size for aval, own in zip(avals, axes, strict=True) for a, size in zip(own, aval.shape, strict=True)}
-    *operands, result = (f"[{', '.join(own)}]" for own in axes)
+    shown = [f"[{', '.join(own)}]" for own in axes]
+    given, made = ", ".join(shown[: len(operands)]), ", ".join(shown[len(operands) :])
     factors, whole = ", ".join(f"{a}={size}" for a, size in sizes.items()), ", ".join(list(sizes)[1:])
-    rule = f"<({', '.join(operands)})->({result}) {{{factors}}} need_replication={{{whole}}}, custom>"
+    rule = f"<({given})->({made}) {{{factors}}} need_replication={{{whole}}}, custom>"
     return {
         "sdy.sharding_rule": mlir.ir.Attribute.parse(f"#sdy.op_sharding_rule{rule}"),
         "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": "1"}),

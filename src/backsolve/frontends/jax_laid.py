@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from ..operators import AbstractLinearOperator, MatrixFree
-from ..shapes import Layout, layout_of
+from ..shapes import Layout, check_start, layout_of
 from ..solution import Solution, Stats
 from . import jax_free
 from .jax_arrays import canonical, cube, result_dtype
 from .jax_solve import Call
 
-__all__ = ["Laid", "laid_out", "numbers_of", "solution"]
+__all__ = ["Laid", "laid_out", "numbers_of", "solution", "start_of"]
 
 
 class Laid(NamedTuple):
@@ -43,6 +43,14 @@ def laid_out(A: AbstractLinearOperator, numbers: tuple, b: jax.Array) -> Laid:
     values = canonical(A, numbers[0], dtype)
     values = values.reshape((prod(A.batch_shape), *values.shape[values.ndim - A._data_axes :]))
     return Laid(A.structure, (values,), layout, cube(layout, b.astype(dtype)))
+
+
+def start_of(plan: Any, laid: Laid) -> jax.Array | None:
+    """Where the plan begins, as the primitive takes it, without a derivative."""
+    if plan.x0 is None:
+        return None
+    check_start(plan.x0.shape, laid.layout)
+    return cube(laid.layout, jax.lax.stop_gradient(plan.x0).astype(laid.b.dtype))
 
 
 def solution(call: Call, found: Any) -> Solution:

@@ -121,7 +121,7 @@ def _lower(primitive: Primitive, kernel: str, native: Callable) -> None:
             return elsewhere(ctx, *operands, pattern=pattern, **options)
         known = Known(pattern)
         ctx.module_context.add_keepalive(known)
-        call = jax.ffi.ffi_lowering(name, extra_attributes=by_items(*ctx.avals_in, *ctx.avals_out))
+        call = jax.ffi.ffi_lowering(name, extra_attributes=by_items(ctx.avals_in, ctx.avals_out))
         return call(ctx, *operands, pattern=known.name, **options)
 
     mlir.register_lowering(primitive, on_cpu, platform="cpu")

@@ -25,6 +25,7 @@ __all__ = [
     "asarray",
     "asoperator",
     "full",
+    "known",
     "matvec",
     "of_function",
     "prepare",
@@ -40,8 +41,6 @@ __all__ = [
 ]
 
 name = "numpy"
-starts = True
-"""Whether iterative methods may begin at x0, and call back."""
 
 
 def asarray(label: str, value: Any) -> np.ndarray:
@@ -169,6 +168,11 @@ def put(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
     whole = np.zeros((*values.shape[:-1], size), values.dtype)
     whole[..., places] = values
     return whole
+
+
+def known(values: np.ndarray) -> np.ndarray | None:
+    """Values as a NumPy array, or None where they are only traced."""
+    return values
 
 
 def to_host(values: np.ndarray) -> np.ndarray:

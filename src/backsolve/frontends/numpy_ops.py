@@ -60,7 +60,7 @@ class Ops:
         if x0 is not None:
             check_start(x0.shape, layout)
             x0 = _cube(layout.columns(x0.astype(dtype), np.broadcast_to, np.transpose))[1]
-        return {"x0": x0, "watch": watcher(self.plan, layout, np.asarray, np.transpose)}
+        return {"x0": x0, "watch": watcher(self.plan.callback, layout, np.asarray, np.transpose)}
 
     def show(self, outcome: Any) -> Solution:
         """The outcome as the user knows it."""

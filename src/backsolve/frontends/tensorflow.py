@@ -25,7 +25,7 @@ from .tensorflow_arrays import asarray, canonical, host, laid_out, permuted, res
 from .tensorflow_determinant import dense_slogdet, sparse_slogdet
 from .tensorflow_free import of_function
 from .tensorflow_functions import Call, Ops, from_host
-from .tensorflow_recording import traced
+from .tensorflow_recording import is_eager, traced
 from .tensorflow_verdict import info, vjp
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "from_host",
     "full",
     "info",
+    "known",
     "matvec",
     "of_function",
     "prepare",
@@ -56,8 +57,6 @@ __all__ = [
 ]
 
 name = "tensorflow"
-starts = False
-"""Whether iterative methods may begin at x0, and call back."""
 
 
 @lru_cache(maxsize=64)
@@ -175,6 +174,11 @@ def values(A: AbstractLinearOperator) -> tf.Tensor:
     """Stored values in canonical order."""
     A = asoperator(A)
     return canonical(A, A.data.dtype)
+
+
+def known(values: Any) -> np.ndarray | None:
+    """Values as a NumPy array, or None where they are only traced."""
+    return host(values) if is_eager(values) else None
 
 
 def to_host(values: Any) -> np.ndarray:

@@ -17,8 +17,8 @@ from .. import calculus
 from ..factor_cache import CACHE
 from ..methods import Outcome
 from ..plan import Factored, Plan
-from ..shapes import Layout
-from ..solution import Solution, Stats, solution_of
+from ..shapes import Layout, check_start
+from ..solution import Solution, Stats, solution_of, watcher
 from .tensorflow_arrays import host, tensor
 from .tensorflow_recording import here, is_eager, recorded, traced, unrecorded
 
@@ -46,6 +46,8 @@ class Call:
     def __init__(self, plan: Plan, layout: Layout, box: list | None = None):
         self.plan, self.layout, self.box = plan.bare(), layout, box
         self.structure, self.method = plan.template.structure, plan.method
+        if traced() and (plan.x0 is not None or plan.callback is not None):
+            raise TypeError("x0 and callback are for eager TensorFlow: leave them out inside of tf.function.")
         self.quiet = copy.copy(self.plan)
         self.quiet.on_failure = {False: "return", True: "return"}
 
@@ -54,6 +56,7 @@ class Call:
         if traced():
             return self._in_graph(factored, data, b, adjoint, backward, stats)
         cube = _cube(host(b))
+        more = {} if backward else self.start(cube)
         outcome = self.plan.run(
             factored,
             lambda: data if self.structure.kind == "free" else _items(self.structure, host(data), len(cube)),
@@ -61,11 +64,23 @@ class Call:
             adjoint=adjoint,
             backward=backward,
             show=self.show,
+            **more,
         )
         x = outcome.x.reshape(b.shape)
         if backward and self.box is not None:
             self.box[:] = [(outcome, x)]
         return Found(tensor(x), outcome.status, outcome)
+
+    def start(self, cube: np.ndarray) -> dict:
+        """Where an iterative method begins, and whom it tells."""
+        x0, callback, self.plan.x0 = self.plan.x0, self.plan.callback, None
+        if x0 is not None:
+            check_start(tuple(x0.shape), self.layout)
+            x0 = self.layout.columns(host(x0).astype(cube.dtype), np.broadcast_to, np.transpose)
+            x0 = np.ascontiguousarray(x0).reshape(cube.shape)
+        if callback is None:
+            return {} if x0 is None else {"x0": x0}
+        return {"x0": x0, "watch": watcher(callback, self.layout, np.asarray, np.transpose, tensor)}
 
     def _in_graph(self, factored: Factored, data: Any, b: Any, adjoint: bool, backward: bool, stats: bool) -> Found:
         # Derivatives of an eager solve may be traced, by Tape.jacobian: its factors are at hand.

@@ -30,6 +30,7 @@ __all__ = [
     "asarray",
     "asoperator",
     "full",
+    "known",
     "matvec",
     "of_function",
     "prepare",
@@ -45,8 +46,6 @@ __all__ = [
 ]
 
 name = "torch"
-starts = True
-"""Whether iterative methods may begin at x0, and call back."""
 
 
 @lru_cache(maxsize=64)
@@ -217,6 +216,11 @@ def _one_device(A: AbstractLinearOperator, b: torch.Tensor) -> None:
             f"A must be on the CPU, where the sparse methods run; its values are on {A.data.device}: "
             "move A and b with .cpu()."
         )
+
+
+def known(values: torch.Tensor) -> np.ndarray | None:
+    """Values as a NumPy array, or None where they are only traced."""
+    return to_host(values)
 
 
 def to_host(values: torch.Tensor) -> np.ndarray:

@@ -66,7 +66,7 @@ class Call:
             x0 = layout.columns(x0.detach(), torch.Tensor.expand, torch.permute)
             x0 = x0.reshape(cube.shape)
             x0 = x0.to(cube.dtype) if isinstance(cube, torch.Tensor) else plain(self.structure, x0).astype(cube.dtype)
-        return {"x0": x0, "watch": watcher(plan, layout, _tensor, torch.permute)}
+        return {"x0": x0, "watch": watcher(plan.callback, layout, _tensor, torch.permute)}
 
     def show(self, outcome: Any) -> Solution:
         """The outcome as the user knows it, forward or backward."""

@@ -15,7 +15,7 @@ from .base import Target
 from .judge import nonfinite_sentence
 from .recurrence import BROKEN, CLAIMED, OVERFLOW, RUNNING
 
-__all__ = ["REACH", "Verdict", "accounted", "goals", "judged", "sentences", "tolerances", "worst"]
+__all__ = ["REACH", "Verdict", "accounted", "blame", "blamed", "goals", "judged", "sentences", "tolerances", "worst"]
 
 _MISSES = 3  # restarts from the true residual that do not halve it, after which a column is given up
 
@@ -78,12 +78,37 @@ def judged(xp: Any, said: Any, count: Any, met: Any, known: Any, b_max: Any, x_m
     return Verdict(xp.where(lost, int(Status.NONFINITE), status), finite, poisoned, overflows)
 
 
+def blamed(xp: Any, verdict: Verdict, usable: Any, broken: Any) -> tuple[Verdict, Any, Any]:
+    """The verdict with BREAKDOWN where there is no M (`broken`), or where M v is not finite and A and b are.
+
+    Also in which columns the one is so, and the other.
+    """
+    sound = verdict.finite & usable
+    broken = broken & sound
+    wild = verdict.poisoned & sound & ~broken
+    status = xp.where(broken | wild, int(Status.BREAKDOWN), verdict.status)
+    return verdict._replace(status=status), broken, wild
+
+
 def worst(xp: Any, status: Any) -> Any:
     """The worst status along the last axis, int32."""
     found = xp.full(status.shape[:-1], int(Status.CONVERGED_RESIDUAL), dtype=xp.int32)
     for code in reversed(_WORST_FIRST):
         found = xp.where(xp.any(status == code, axis=-1), xp.asarray(code, dtype=xp.int32), found)
     return found
+
+
+def blame(details: dict[int, str], verdict: Verdict, usable: np.ndarray, faults: dict[int, str]) -> Verdict:
+    """The verdict when it is `blamed` on M, with what there is to tell of it put into the details."""
+    without = np.isin(np.arange(len(verdict.status)), list(faults))[:, None]
+    verdict, broken, wild = blamed(np, verdict, usable, without)
+    if wild.any():
+        details[Status.BREAKDOWN] = "M v, or A M v, is not finite for a finite v: use another preconditioner"
+    if broken.any():
+        details[Status.BREAKDOWN] = next(iter(faults.values()))
+    if not (verdict.status == Status.NONFINITE).any():
+        details.pop(Status.NONFINITE, None)
+    return verdict
 
 
 def sentences(verdict: Verdict, count: np.ndarray, b: Any, structure: Any, of_A: str) -> dict[int, str]:

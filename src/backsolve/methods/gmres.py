@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import device, is_jax_namespace
 
 from ..errors import describe
 from ..status import Status
@@ -23,8 +24,8 @@ class _Work(NamedTuple):
     rr: Any
     state: Any
     count: Any
-    j: int
-    """Steps of this cycle."""
+    j: Any
+    """Steps of this cycle: an integer."""
     length: Any
     """Steps of this cycle that each column made: (batch, 1, k)."""
     V: Any
@@ -42,9 +43,13 @@ class _Work(NamedTuple):
 
 
 class _Arnoldi(IterativeMethod):
-    """What GMRES and FGMRES share: everything."""
+    """What GMRES and FGMRES share: everything.
+
+    NumPy and torch compute with the rows of the basis that are made, and write into it; a program with all of them.
+    """
 
     restart: int
+    traceable: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,43 +59,44 @@ class _Arnoldi(IterativeMethod):
 
     def init(self, system: System, x: Any, r: Any) -> _Work:
         """Begin at x, whose residual is r; the first step sets up the cycle."""
-        xp, (batch, n, k) = system.xp, r.shape
-        m = max(1, min(self.restart, n))
+        xp, m = system.xp, max(1, min(self.restart, r.shape[1]))
         rr = real_dot(xp, r, r)
         state = started(system, rr)
-        kind: dict[str, Any] = {"dtype": r.dtype, "device": r.device}
-        V = xp.empty((batch, k, m + 1, n), **kind)
-        Z = xp.empty((batch, k, m, n), **kind) if self.flexible else None
-        R, Q = (xp.zeros((batch, k, size, size), **kind) + xp.eye(size, **kind) for size in (m, m + 1))
+        V, Z = (_blank(xp, r, m + 1), _blank(xp, r, m) if self.flexible else None)
+        none = xp.astype(xp.zeros_like(xp.matrix_transpose(rr))[..., None], r.dtype)
+        R, Q = (none + xp.eye(size, dtype=r.dtype, device=device(r)) for size in (m, m + 1))
         zero = xp.zeros_like(state)
         return _Work(x, r, rr, state, zero, 0, zero, V, Z, R, Q, xp.sqrt(rr), rr)
 
     def step(self, system: System, work: _Work) -> _Work:
         """One step of Arnoldi's process, twice orthogonalised (Giraud et al. 2005), and one rotation (Saad, 6.5.3)."""
         xp, running = system.xp, work.state == RUNNING
-        if work.j == 0:
-            work = self._begin(system, work)
+        work = self._begun(system, work)
         j, V = work.j, work.V
         v = _vectors(xp, V[:, :, j, :])
         z = system.M(v)
         if self.flexible:
-            work.Z[:, :, j, :] = _rows(xp, z)
+            work = work._replace(Z=system.put(work.Z, j, _rows(xp, z)))
         w = _rows(xp, system.A(z))[..., None]
-        known = V[:, :, : j + 1, :]
-        h = _project(xp, known, w)
-        w = w - xp.matmul(xp.matrix_transpose(known), h)
-        again = _project(xp, known, w)
-        w = w - xp.matmul(xp.matrix_transpose(known), again)
-        h = h + again
+        known = V[:, :, : _made(xp, j + 1, V.shape[2]), :]
+        live_rows = xp.arange(known.shape[2], device=device(V))[:, None] <= j
+
+        def against_basis(w: Any) -> tuple[Any, Any]:
+            h = _project(xp, known, w)
+            h = xp.where(live_rows, h, xp.zeros_like(h))
+            return w - xp.matmul(xp.matrix_transpose(known), h), h
+
+        w, h = against_basis(w)
+        w, more = against_basis(w)
+        h = h + more
         size = xp.linalg.vector_norm(w, axis=2, keepdims=True)  # (batch, k, 1, 1)
         live = xp.matrix_transpose(running)[..., None]  # (batch, k, 1, 1)
         finite = xp.isfinite(size)
         positive = live & finite & (size > 0)
-        V[:, :, j + 1, :] = xp.where(positive, w / xp.where(positive, size, xp.ones_like(size)), xp.zeros_like(w))[
-            ..., 0
-        ]
+        after = xp.where(positive, w / xp.where(positive, size, xp.ones_like(size)), xp.zeros_like(w))
+        work = work._replace(V=system.put(V, j + 1, after[..., 0]))
         tiny = 10 * v.shape[1] ** 0.5 * system.eps * xp.linalg.vector_norm(h, axis=2, keepdims=True)
-        work, singular = self._rotate(system, work, h, size, live & finite, tiny)
+        work, singular = self._rotated(system, work, h, size, live & finite, tiny)
         state = started(system, work.rr)
         # The space cannot grow, and what is left of the residual is not in its image.
         ended = running & (_columns(xp, size) <= _columns(xp, tiny)) & (state == RUNNING)
@@ -103,71 +109,82 @@ class _Arnoldi(IterativeMethod):
             length=work.length + made,
             j=j + 1,
         )
-        return self._next_cycle(system, work) if j + 1 == V.shape[2] - 1 else work
+        return self._next_cycle(system, work)
 
-    def _begin(self, system: System, work: _Work) -> _Work:
-        """The first vector of a cycle: r / norm(r)."""
-        xp = system.xp
+    def _begun(self, system: System, work: _Work) -> _Work:
+        """At the first step of a cycle, its first vector: r / norm(r)."""
+        xp, first = system.xp, work.j == 0
+        if first is False:
+            return work
         beta = xp.sqrt(real_dot(xp, work.r, work.r))
         safe = xp.where(beta > 0, beta, xp.ones_like(beta))
-        work.V[:, :, 0, :] = _rows(xp, work.r / safe)
-        R, Q = (xp.zeros_like(X) + xp.eye(X.shape[-1], dtype=X.dtype, device=X.device) for X in (work.R, work.Q))
-        return work._replace(R=R, Q=Q, beta=beta, length=xp.zeros_like(work.length), before=beta * beta)
+        R, Q = (xp.zeros_like(X) + xp.eye(X.shape[-1], dtype=X.dtype, device=device(X)) for X in (work.R, work.Q))
 
-    def _rotate(self, system: System, work: _Work, h: Any, size: Any, live: Any, tiny: Any) -> tuple[_Work, Any]:
+        def now(new: Any, old: Any) -> Any:
+            return new if first is True else xp.where(first, new, old)
+
+        return work._replace(
+            V=system.put(work.V, 0, now(_rows(xp, work.r / safe), work.V[:, :, 0])),
+            R=now(R, work.R),
+            Q=now(Q, work.Q),
+            beta=now(beta, work.beta),
+            length=now(xp.zeros_like(work.length), work.length),
+            before=now(beta * beta, work.before),
+        )
+
+    def _rotated(self, system: System, work: _Work, h: Any, size: Any, live: Any, tiny: Any) -> tuple[_Work, Any]:
         """Turn column j of the Hessenberg matrix to triangular form: |a| and size become rho and 0.
 
         Where rho is no more than tiny, A is singular on the space, and the column is left out.
         """
         xp, j, Q = system.xp, work.j, work.Q
-        t = xp.matmul(Q[:, :, : j + 1, : j + 1], h)  # (batch, k, j + 1, 1)
-        a = t[:, :, j:, :]
+        t = xp.matmul(Q[:, :, :, : h.shape[2]], h)  # (batch, k, m + 1, 1)
+        row = xp.arange(Q.shape[2], device=device(Q))[:, None]
+        upper, lower, a = Q[:, :, j, :][:, :, None], Q[:, :, j + 1, :][:, :, None], t[:, :, j, :][:, :, None]
         d = xp.astype(size, a.dtype)
         rho = xp.sqrt(xp.abs(a) ** 2 + size**2)
         turned = live & (rho > tiny)
         safe = xp.where(turned, rho, xp.ones_like(rho))
-        upper, lower = Q[:, :, j : j + 1, :], Q[:, :, j + 1 : j + 2, :]
         conj_a = xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a
-        rows = (conj_a * upper + d * lower) / safe, (a * lower - d * upper) / safe
-        Q, R = xp.asarray(Q, copy=True), xp.asarray(work.R, copy=True)
-        Q[:, :, j : j + 1, :] = xp.where(turned, rows[0], upper)
-        Q[:, :, j + 1 : j + 2, :] = xp.where(turned, rows[1], lower)
-        one = xp.ones_like(rho)
-        column = xp.concat([t[:, :, :j, :], xp.astype(xp.where(turned, rho, one), a.dtype)], axis=2)
-        before = R[:, :, : j + 1, j : j + 1]
-        R[:, :, : j + 1, j : j + 1] = xp.where(turned, column, before)
-        rest = xp.abs(Q[:, :, j + 1 : j + 2, 0:1])  # (batch, k, 1, 1)
+        Q = xp.where((row == j) & turned, (conj_a * upper + d * lower) / safe, Q)
+        Q = xp.where((row == j + 1) & turned, (a * lower - d * upper) / safe, Q)
+        column = xp.where(row < j, t, xp.where(row == j, xp.astype(rho, a.dtype), xp.zeros_like(t)))[:, :, :-1]
+        place = row[:-1, 0] == j
+        R = xp.where(place & turned, column, work.R)
+        rest = xp.abs(Q[:, :, j + 1, :][:, :, None, :1])  # (batch, k, 1, 1)
         rr = (work.beta * _columns(xp, rest)) ** 2
         work = work._replace(Q=Q, R=R, rr=xp.where(_columns(xp, turned), rr, work.rr))
         return work, _columns(xp, live & ~turned)
 
     def finish(self, system: System, work: _Work) -> _Work:
-        """x and r of every column at its own length of the cycle."""
-        if work.j == 0:
-            return work
-        xp, j = system.xp, work.j
-        index = xp.arange(work.Q.shape[-1], device=work.V.device)
+        """x and r of every column at its own length of the cycle, which ends here."""
+        x, r = system.when(work.j > 0, lambda x, r: self._moved(system, work, x, r), work.x, work.r)
+        return work._replace(x=x, r=r, j=0 * work.j)
+
+    def _moved(self, system: System, work: _Work, x: Any, r: Any) -> tuple[Any, Any]:
+        """x and r after the steps of this cycle."""
+        xp, m = system.xp, work.R.shape[-1]
+        j = _made(xp, work.j, m)
+        index = xp.arange(m + 1, device=device(work.V))[:, None]
         length = xp.matrix_transpose(work.length)[..., None]  # (batch, k, 1, 1)
         g = work.Q[:, :, :, 0:1] * xp.astype(xp.matrix_transpose(work.beta)[..., None], work.Q.dtype)
-        inside = index[:, None] < length
-        y = xp.linalg.solve(work.R[:, :, :j, :j], xp.where(inside, g, xp.zeros_like(g))[:, :, :j, :])
+        y = xp.linalg.solve(work.R[:, :, :j, :j], xp.where(index < length, g, xp.zeros_like(g))[:, :, :j, :])
         basis = work.Z if self.flexible else work.V
         step = _vectors(xp, xp.matmul(xp.matrix_transpose(basis[:, :, :j, :]), y)[..., 0])
-        x = work.x + (step if self.flexible else system.M(step))
-        last = xp.where(index[:, None] == length, g, xp.zeros_like(g))
+        last = xp.where(index == length, g, xp.zeros_like(g))
         adjoint_Q = xp.matrix_transpose(xp.conj(work.Q) if xp.isdtype(g.dtype, "complex floating") else work.Q)
         coefficients = xp.matmul(adjoint_Q, last)[:, :, : j + 1, :]
-        r = _vectors(xp, xp.matmul(xp.matrix_transpose(work.V[:, :, : j + 1, :]), coefficients)[..., 0])
+        after = _vectors(xp, xp.matmul(xp.matrix_transpose(work.V[:, :, : j + 1, :]), coefficients)[..., 0])
         moved = work.length > 0
-        return work._replace(x=choose(xp, moved, x, work.x), r=choose(xp, moved, r, work.r), j=0,
-                             length=xp.zeros_like(work.length))  # fmt: skip
+        return choose(xp, moved, x + (step if self.flexible else system.M(step)), x), choose(xp, moved, after, r)
 
     def _next_cycle(self, system: System, work: _Work) -> _Work:
-        """Restart; a column whose residual did not fall in a whole cycle never would again."""
+        """Restart after m steps; a column whose residual did not fall in a whole cycle never would again."""
         xp = system.xp
-        stuck = (work.state == RUNNING) & (work.rr > (1 - 64 * system.eps) * work.before)
-        work = self.finish(system, work)
-        return work._replace(state=mark(xp, work.state, stuck, BROKEN))
+        full = work.j == work.R.shape[-1]
+        stuck = full & (work.state == RUNNING) & (work.rr > (1 - 64 * system.eps) * work.before)
+        x, r = system.when(full, lambda x, r: self._moved(system, work, x, r), work.x, work.r)
+        return work._replace(x=x, r=r, j=work.j % work.R.shape[-1], state=mark(xp, work.state, stuck, BROKEN))
 
     def resume(self, system: System, work: _Work, r: Any, where: Any) -> _Work:
         """Begin a cycle from the true residual."""
@@ -262,6 +279,18 @@ class FGMRES(_Arnoldi):
     name: ClassVar[str] = "fgmres"
     summary: ClassVar[str] = "flexible restarted GMRES: one product with A in each iteration"
     flexible: ClassVar[bool] = True
+
+
+def _made(xp: Any, count: Any, most: int) -> int:
+    """Rows of an array to compute with, if `count` hold something: all of them in a program, which masks the others."""
+    return most if is_jax_namespace(xp) else count
+
+
+def _blank(xp: Any, v: Any, count: int) -> Any:
+    """Zeros (batch, k, count, n) where v (batch, n, k) lies, of which NumPy writes no memory before it is used."""
+    if is_jax_namespace(xp):
+        return xp.zeros_like(_rows(xp, v))[:, :, None, :] + xp.zeros((count, 1), v.dtype)
+    return xp.zeros((v.shape[0], v.shape[2], count, v.shape[1]), dtype=v.dtype, device=device(v))
 
 
 def _rows(xp: Any, v: Any) -> Any:

@@ -18,11 +18,10 @@ from ..errors import describe
 from ..options import check_tolerance
 from ..preconditioners import Prepared, check_preconditioner
 from ..solution import Stats
-from ..status import Status
 from .base import Outcome, Target
-from .columns import REACH, Verdict, accounted, goals, judged, sentences, worst
+from .columns import REACH, accounted, blame, goals, judged, sentences, worst
 from .judge import B_MAX, B_SQUARE, R_SQUARE, X_MAX, nonfinite_sentence, stats_of
-from .recurrence import RUNNING, System, choose
+from .recurrence import RUNNING, System, choose, put, when
 
 __all__ = ["IterativeMethod", "IterativeState", "Watch"]
 
@@ -144,6 +143,10 @@ class IterativeMethod:
         """
         return system.xp.zeros_like(work.state)
 
+    def bound(self, A: Any, x: Any, b: Any, r: Any, adjoint: bool) -> Any:
+        """A proven bound of norm(x - A⁻¹ b, inf) for each column, (batch, 1, k), if there is one; r = b - A x."""
+        return None
+
     def details(self, work: Any, known: np.ndarray) -> dict[int, str]:
         """What to tell of the statuses (batch, k) that `diagnose` gave; the arrays of `work` are NumPy's."""
         return {}
@@ -230,6 +233,8 @@ class _Loop:
             MH=(lambda v: v) if M is None else (lambda v: M.apply(v, not adjoint)),
             found=self.state.found,
             known=lambda values: self.structure.like(self.b, values[:, None, None]),
+            put=put,
+            when=when,
         )
 
     def run(self, x0: Any = None) -> Outcome:
@@ -287,26 +292,12 @@ class _Loop:
             told = self.method.details(type(work)(*map(self.numpy, work)), known)
             details = {code: sentence for code, sentence in told.items() if (known == code).any()}
         details |= sentences(verdict, count, self.b, self.structure, self.state.detail)
-        M, status = self.state.M, verdict.status
+        M = self.state.M
         if M is not None:
-            status = self.blamed(M, verdict, details)
+            verdict = blame(details, verdict, usable, M.broken)
             if not self.adjoint:
                 M.observe(int(count.max(initial=0)))
-        return Outcome(x * self.scale, worst(np, status), lambda: self.stats(work, norms), details)
-
-    def blamed(self, M: Prepared, verdict: Verdict, details: dict[int, str]) -> np.ndarray:
-        """The status of each column, BREAKDOWN where there is no M, or where M v is not finite and A and b are."""
-        sound = verdict.finite & self.state.usable[:, None]
-        broken = np.isin(np.arange(len(sound)), list(M.broken))[:, None] & sound
-        wild = verdict.poisoned & sound & ~broken
-        if wild.any():
-            details[Status.BREAKDOWN] = "M v, or A M v, is not finite for a finite v: use another preconditioner"
-        if broken.any():
-            details[Status.BREAKDOWN] = next(iter(M.broken.values()))
-        status = np.where(broken | wild, int(Status.BREAKDOWN), verdict.status)
-        if not (status == Status.NONFINITE).any():
-            details.pop(Status.NONFINITE, None)
-        return status
+        return Outcome(x * self.scale, worst(np, verdict.status), lambda: self.stats(work, norms), details)
 
     def stats(self, work: Any, norms: np.ndarray) -> Stats:
         count = self.host(work.count).max(axis=-1, initial=0).astype(np.int32)
@@ -336,6 +327,8 @@ class _Loop:
 
     def numpy(self, leaf: Any) -> Any:
         """A part of a state with NumPy's arrays."""
+        if isinstance(leaf, tuple):
+            return tuple(map(self.numpy, leaf))
         return self.structure.to_numpy(leaf) if hasattr(leaf, "shape") else leaf
 
 

@@ -57,32 +57,37 @@ class Neumann(Stationary):
     def apply(self, state: Any, b: Any, target: Target, *, adjoint: bool = False, **more: Any) -> Outcome:
         """Sum the series, and bound what is left out when somebody asks."""
         outcome = super().apply(state, b, target, adjoint=adjoint, **more)
-        plain, x = outcome.make_stats, outcome.x
-        outcome.make_stats = lambda: plain()._replace(error_bound=error_bound(state.A, x, b, adjoint))
+        plain, x, A = outcome.make_stats, outcome.x, state.A
+
+        @np.errstate(all="ignore")
+        def with_bound() -> Any:
+            r, _ = A.structure.residual(A.data, x, b, adjoint)
+            bound = A.structure.to_numpy(self.bound(A, x, b, r, adjoint))
+            return plain()._replace(error_bound=bound.max(axis=(1, 2), initial=0.0))
+
+        outcome.make_stats = with_bound
         return outcome
 
+    def bound(self, A: Any, x: Any, b: Any, r: Any, adjoint: bool) -> Any:
+        """norm(x - A⁻¹ b, inf) <= max_i (|r| + rounding)_i / |d_i| / (1 - q).
 
-@np.errstate(all="ignore")
-def error_bound(A: Any, x: Any, b: Any, adjoint: bool) -> np.ndarray:
-    """norm(x - A⁻¹ b, inf) <= max_i (|r| + rounding)_i / |d_i| / (1 - q), of each item the worst column: (batch,).
+        Rounding of r is at most γ (|b| + |A| |x|), with γ for rows of up to n entries (Higham 2002, section 3.5).
+        """
+        structure, xp, n = A.structure, A.structure.xp, A.shape[0]
+        eps = float(xp.finfo(b.dtype).eps)
+        gamma = (n + 4) * eps / (1 - (n + 4) * eps)
+        sizes = xp.abs(A.data)
+        if structure.kind == "dense":
+            d = xp.abs(xp.linalg.diagonal(A.data))[..., None]
+        else:
+            d = xp.where(structure.diagonal >= 0, sizes[:, structure.diagonal], 0)[..., None]
+        q = (structure.matvec(sizes, xp.ones_like(d), adjoint) - d) / d
+        weight = xp.abs(b) + structure.matvec(sizes, xp.abs(x), adjoint)
+        worst = (xp.abs(r) + gamma * weight) / d
+        q, worst = (largest(xp, v) * (1 + gamma) for v in (q, worst))
+        return xp.where(q + gamma < 1, worst / (1 - q - gamma), xp.full_like(worst, float("inf")))
 
-    Rounding of r is at most γ (|b| + |A| |x|), with γ for rows of up to n entries (Higham 2002, section 3.5).
-    """
-    structure, xp, n = A.structure, A.structure.xp, A.shape[0]
-    eps = structure.eps(b)
-    gamma = (n + 4) * eps / (1 - (n + 4) * eps)
-    sizes = xp.abs(A.data)
-    if structure.kind == "dense":
-        d = xp.abs(xp.linalg.diagonal(A.data))[..., None]
-    else:
-        d = np.where(structure.diagonal >= 0, sizes[:, structure.diagonal], 0)[..., None]
-    ones = xp.ones_like(d)
-    rows = structure.matvec(sizes, ones, adjoint)
-    q = (rows - d) / d
-    r, _ = structure.residual(A.data, x, b, adjoint)
-    weight = xp.abs(b) + structure.matvec(sizes, xp.abs(x), adjoint)
-    worst = (xp.abs(r) + gamma * weight) / d
-    q = structure.to_numpy(xp.max(q, axis=1))[:, 0] * (1 + gamma) + gamma
-    largest = structure.to_numpy(xp.max(xp.max(worst, axis=1), axis=1)) if b.shape[2] else np.zeros(len(q))
-    bound = largest / (1 - q) * (1 + gamma)
-    return np.where(q < 1, bound, np.inf)
+
+def largest(xp: Any, v: Any) -> Any:
+    """Of each column, (batch, 1, k); 0 where there are no rows."""
+    return xp.max(v, axis=1, keepdims=True) if v.shape[1] else xp.zeros_like(xp.sum(v, axis=1, keepdims=True))

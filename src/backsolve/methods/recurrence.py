@@ -22,11 +22,13 @@ __all__ = [
     "dot",
     "mark",
     "norm_of",
+    "put",
     "ratio",
     "real_dot",
     "residual_in_null_space",
     "size_of",
     "started",
+    "when",
 ]
 
 RUNNING, CLAIMED, BROKEN, NOT_POSITIVE, OVERFLOW = range(5)
@@ -54,6 +56,13 @@ class System(NamedTuple):
     """What `IterativeMethod.find` found."""
     known: Any = None
     """Numbers (batch,) of NumPy -> scalars (batch, 1, 1)."""
+    put: Any = None
+    """(array, at, rows) -> the (batch, k, m, n) array with other rows (batch, k, n) at a place of its third axis."""
+    when: Any = None
+    """(condition, function, *operands) -> function(*operands), or the first operands where the condition is false.
+
+    A program that is compiled has both, and takes one.
+    """
 
 
 class Iterate(NamedTuple):
@@ -90,6 +99,17 @@ def choose(xp: Any, mask: Any, yes: Any, no: Any) -> Any:
     if bool(xp.all(mask)):
         return yes
     return xp.where(mask, yes, no) if bool(xp.any(mask)) else no
+
+
+def when(condition: bool, function: Any, *operands: Any) -> Any:
+    """`System.when` for conditions that have a truth."""
+    return function(*operands) if condition else operands
+
+
+def put(array: Any, at: int, rows: Any) -> Any:
+    """`System.put` for arrays that can be changed."""
+    array[:, :, at] = rows
+    return array
 
 
 def ratio(xp: Any, ok: Any, above: Any, below: Any) -> Any:

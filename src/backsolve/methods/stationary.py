@@ -34,6 +34,8 @@ class _Work(NamedTuple):
 class Stationary(IterativeMethod):
     """x += ω M (b - A x)."""
 
+    traceable: ClassVar[bool] = True
+
     def init(self, system: System, x: Any, r: Any) -> _Work:
         """Begin at x, whose residual is r."""
         rr = real_dot(system.xp, r, r)
@@ -122,7 +124,6 @@ class Richardson(Stationary):
 
     name: ClassVar[str] = "richardson"
     summary: ClassVar[str] = "Richardson's iteration: one product with A in each"
-    traceable: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"near_identity"})
     flexible: ClassVar[bool] = True
 
@@ -264,6 +265,11 @@ class Chebyshev(IterativeMethod):
     def __post_init__(self):
         super().__post_init__()
         check_bounds("Chebyshev", self.bounds)
+
+    @property
+    def traceable(self) -> bool:  # type: ignore[override]
+        """If the interval is given: else it is looked for."""
+        return self.bounds is not None
 
     def find(self, A: Any, M: Any) -> tuple[np.ndarray, np.ndarray]:
         """Centre and radius of the interval of each item."""

@@ -7,8 +7,9 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import is_jax_namespace
 
-__all__ = ["AbstractPreconditioner", "Prepared", "diagonal_of"]
+__all__ = ["AbstractPreconditioner", "Prepared", "diagonal_of", "faults"]
 
 
 class Prepared:
@@ -19,13 +20,14 @@ class Prepared:
     apply : callable
         (v, adjoint) -> M v or Mᴴ v, for v (batch, n, k).
     broken : dict, optional
-        Items of the batch for which there is no preconditioner, and a sentence that says why.
+        Items of the batch for which there is no preconditioner, and a sentence that says why; in a program that is
+        traced, a mask (batch,) of them.
     nbytes : int, optional
         Memory that it holds.
     """
 
-    def __init__(self, apply: Callable, broken: dict[int, str] | None = None, nbytes: int = 0):
-        self.apply, self.broken, self.nbytes = apply, broken or {}, nbytes
+    def __init__(self, apply: Callable, broken: Any = None, nbytes: int = 0):
+        self.apply, self.broken, self.nbytes = apply, {} if broken is None else broken, nbytes
 
     def observe(self, iterations: int) -> None:
         """How many iterations a solve took: for those that decide by it when to be made anew."""
@@ -68,17 +70,25 @@ class AbstractPreconditioner:
         raise NotImplementedError
 
 
-def diagonal_of(A: Any) -> tuple[Any, dict[int, str]]:
-    """The diagonals (batch, n, 1), 1 where they are zero or not stored, and a sentence for each item where one is."""
+def faults(structure: Any, lost: Any, sentence: Callable[[int], str]) -> Any:
+    """What `Prepared` takes as `broken`, for a mask (batch,) of items that are."""
+    if is_jax_namespace(structure.xp):
+        return lost
+    return {int(item): sentence(int(item)) for item in np.flatnonzero(structure.to_numpy(lost))}
+
+
+def diagonal_of(A: Any) -> tuple[Any, Any]:
+    """The diagonals (batch, n, 1), 1 where they are zero or not stored, and the faults of items where one is."""
     structure, xp = A.structure, A.structure.xp
     if structure.kind == "dense":
         d = xp.linalg.diagonal(A.data)
     else:
         places = structure.diagonal
-        d = np.where(places >= 0, A.data[:, places], 0)
-    zero = structure.to_numpy(d == 0)
-    broken = {
-        int(item): f"the diagonal entry of row {int(np.argmax(zero[item]))} is zero or not stored"
-        for item in np.flatnonzero(zero.any(axis=1))
-    }
+        d = xp.where(places >= 0, A.data[:, places], 0)
+    zero = d == 0
+    broken = faults(
+        structure,
+        xp.any(zero, axis=1),
+        lambda item: f"the diagonal entry of row {int(xp.argmax(zero[item] * 1))} is zero or not stored",
+    )
     return xp.where(d == 0, xp.ones_like(d), d)[..., None], broken

@@ -33,6 +33,11 @@ class Centred(AbstractPreconditioner):
         """As M."""
         return self.M.varying
 
+    @property
+    def traceable(self) -> bool:  # type: ignore[override]
+        """As M."""
+        return self.M.traceable
+
     def refuse(self, A: Any) -> str | None:
         """As M."""
         return self.M.refuse(A)

@@ -32,6 +32,7 @@ class Jacobi(AbstractPreconditioner):
     """
 
     name: ClassVar[str] = "jacobi"
+    traceable: ClassVar[bool] = True
     hermitian: ClassVar[bool] = True
 
     def refuse(self, A: Any) -> str | None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import device
 
-from .. import _kernels
+from ..arrays import put
 from ..errors import describe
-from .base import AbstractPreconditioner, Prepared, diagonal_of
+from .base import AbstractPreconditioner, Prepared, diagonal_of, faults
 
 __all__ = ["IC0", "ILU0", "MIC", "SSOR", "Sweep"]
 
@@ -25,20 +26,20 @@ def _check_omega(owner: str, omega: Any) -> None:
         raise ValueError(f"{owner}: omega must be a float in (0, 2); got {describe(omega)}.")
 
 
-def _divided(A: Any, omega: float) -> tuple[Any, Any, dict[int, str]]:
+def _divided(A: Any, omega: float) -> tuple[Any, Any, Any]:
     """Values of A with the diagonal over ω, the diagonal (batch, n, 1), and what is wrong with it."""
     structure, xp = A.structure, A.structure.xp
     d, broken = diagonal_of(A)
     if structure.kind == "dense":
-        identity = xp.eye(A.shape[0], dtype=A.data.dtype, device=A.data.device)
+        identity = xp.eye(A.shape[0], dtype=A.data.dtype, device=device(A.data))
         return A.data * (1 - identity) + identity * (d / omega), d, broken
-    values = np.array(A.data)
     stored = structure.diagonal >= 0
-    values[:, structure.diagonal[stored]] = d[:, stored, 0] / omega
+    values = xp.asarray(A.data, copy=True)
+    values = put(xp, values, (slice(None), structure.diagonal[stored]), d[:, stored, 0] / omega)
     return values, d, broken
 
 
-def _swept(structure: Any, values: Any, middle: Any, broken: dict[int, str]) -> Prepared:
+def _swept(structure: Any, values: Any, middle: Any, broken: Any) -> Prepared:
     """M v = (D + U)⁻¹ D (L + D)⁻¹ v from one array of values; the adjoint goes the other way on the same."""
     xp = structure.xp
     conjugate = xp.conj(middle) if xp.isdtype(middle.dtype, "complex floating") else middle
@@ -74,6 +75,7 @@ class SSOR(AbstractPreconditioner):
     omega: float = 1.0
 
     name: ClassVar[str] = "ssor"
+    traceable: ClassVar[bool] = True
     hermitian: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -110,6 +112,7 @@ class Sweep(AbstractPreconditioner):
     omega: float = 1.0
 
     name: ClassVar[str] = "sweep"
+    traceable: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_omega("Sweep", self.omega)
@@ -132,6 +135,7 @@ class Sweep(AbstractPreconditioner):
 class _Incomplete(AbstractPreconditioner):
     """Incomplete elimination, in compiled code, item by item in threads."""
 
+    traceable: ClassVar[bool] = True
     definite: ClassVar[bool] = False
     relaxation: float = 0.0
     shift: float | None = None
@@ -155,30 +159,20 @@ class _Incomplete(AbstractPreconditioner):
 
     def prepare(self, A: Any) -> Prepared:
         """Eliminate; where a pivot fails, again with more on the diagonal."""
-        pattern, data = A.structure, A.data
-        values, failed = np.empty_like(data), np.full(len(data), -1)
-        self._eliminate(pattern, data, values, self.shift or 0.0, failed)
-        for shift in _SHIFTS[1:] if self.shift is None else ():
-            again = np.flatnonzero(failed >= 0)
-            if not again.size:
-                break
-            part, rows = np.empty_like(data[again]), np.full(len(again), -1)
-            self._eliminate(pattern, np.ascontiguousarray(data[again]), part, shift, rows)
-            values[again], failed[again] = part, rows
+        pattern = A.structure
+        shifts = _SHIFTS if self.shift is None else (float(self.shift),)
+        values, failed = pattern.eliminate_incompletely(A.data, shifts, float(self.relaxation), self.definite)
         pivots = values[:, pattern.diagonal][..., None]
         kind = "positive and finite" if self.definite else "finite and not zero"
-        broken = {
-            int(item): f"{type(self).__name__}: the pivot of row {failed[item]} is not {kind}: "
-            f"{'check that A is positive definite, or ' if self.definite else ''}use another preconditioner"
-            for item in np.flatnonzero(failed >= 0)
-        }
+        advice = "check that A is positive definite, or use" if self.definite else "use"
+        broken = faults(
+            pattern,
+            failed >= 0,
+            lambda item: (
+                f"{type(self).__name__}: the pivot of row {failed[item]} is not {kind}: {advice} another preconditioner"
+            ),
+        )
         return _swept(pattern, values, pivots, broken)
-
-    def _eliminate(self, pattern: Any, data: Any, values: Any, shift: float, failed: np.ndarray) -> None:
-        shifts = np.full(len(data), float(shift))
-        _kernels.eliminate_incompletely(pattern._core, data, values, shifts, failed, self.relaxation, self.definite)
-        if (failed == -2).any():
-            raise MemoryError(f"{type(self).__name__}: there is no memory for a row of work arrays of A.")
 
 
 @dataclass(frozen=True)
