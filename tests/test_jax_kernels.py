@@ -1,6 +1,7 @@
 """Kernels called by compiled JAX programs: the same numbers as in NumPy, every transform, and no wrong read, ever."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -250,7 +251,7 @@ print(product(place(w), place(x)).sharding.spec)
 def test_several_devices_share_the_items():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", _MESH],
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env={"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"},
         capture_output=True,
         text=True,
         check=False,
