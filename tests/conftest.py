@@ -1,5 +1,6 @@
 """Tests of an engine whose package is not there are skipped, and the report says which and why."""
 
+import ctypes
 import gc
 import importlib.util
 import os
@@ -50,10 +51,13 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_module():
-    """Compiled programs are no use to the next module: several gigabytes, in all."""
+    """Compiled programs are no use to the next module, and several gigabytes in all."""
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed, in every thread
 
 
 def pytest_configure(config):

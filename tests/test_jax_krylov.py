@@ -239,8 +239,7 @@ def test_nothing_converged_misses_its_target(n, seed, spread, name, kind, dtype)
         assert int(sol.status) < 0
 
 
-@pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("kind", ["csr", "dense"])
+@pytest.mark.parametrize(("kind", "alone"), [("csr", False), ("csr", True), ("dense", True)])
 def test_a_drifting_residual_is_found_out_in_single_precision(kind, alone):
     dense, b = SPREAD, numbers(60, "float32")
     with jax.enable_x64(not alone):
