@@ -21,7 +21,7 @@ lint: .venv/.installed
 	$(BIN)/pyright
 
 check: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # PEERS: an environment made by benchmarks/compare.py --make-environment; DATA: a folder of Matrix Market files.
 bench: .venv/.installed

@@ -7,11 +7,17 @@ import pytest
 
 from backsolve.factor_cache import CACHE
 
-__all__ = ["COLS", "ROWS", "VALUES", "B", "dense", "wide"]
+__all__ = ["AS_USERS", "COLS", "ROWS", "VALUES", "B", "dense", "wide"]
 
 ROWS, COLS = [0, 0, 1, 1, 2, 2, 0], [0, 1, 1, 2, 0, 2, 0]
 VALUES = np.array([2.0, 1, 4, -1, 0.5, 3, 1])
 B = np.array([1.0, 2, 3])
+AS_USERS = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
+"""For ``jax.jit(compiler_options=...)``: what XLA does where XLA_FLAGS says nothing, and conftest.py turns off."""
 
 
 @pytest.fixture(autouse=True)

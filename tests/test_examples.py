@@ -43,7 +43,8 @@ def test_example(path, tmp_path):
     options = ["--quick"] if '"--quick"' in source else []
     if '"--output"' in source:
         options += ["--output", str(tmp_path / "figure.png")]
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # of conftest.py
+    environment["PYTHONIOENCODING"] = "utf-8"
     command = [sys.executable, "-W", "error", str(path), *options]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=600)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -14,16 +16,22 @@ RTOL = {8: 1e-10, 4: 1e-5}
 """Asked for of every method, by the bytes of a real number: then errors of x and of gradients are below 10 κ RTOL."""
 
 
+@cache
+def problem_and_condition(name, n):
+    problem = gallery.problem(name, n)
+    return problem, float(np.linalg.cond(problem.toarray())) if problem.solvable else np.inf
+
+
 class System:
     """One problem for one method, sparse or dense, with values that are a tensor in the user's order."""
 
     def __init__(self, method, name, kind, n=16):
-        self.method, self.kind, self.problem = method, kind, gallery.problem(name, n)
+        self.method, self.kind = method, kind
+        self.problem, self.kappa = problem_and_condition(name, n)
         self.n, self.assume, self.properties = self.problem.n, self.problem.assume, self.problem.properties
         dense = self.problem.toarray()
         self.values = torch.from_numpy((self.problem.A.data if kind == "csr" else dense).copy())
         self.b = torch.from_numpy(self.problem.b.copy())
-        self.kappa = float(np.linalg.cond(dense)) if self.problem.solvable else np.inf
 
     def __str__(self):
         return f"{self.method}-{self.problem.name}-{self.kind}"
