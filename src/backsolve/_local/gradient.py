@@ -49,9 +49,10 @@ def uniform_bound(x: Errors, lam: Errors) -> float:
 def _error(a: Any, b: Any, e_a: Any, e_b: Any) -> np.ndarray:
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and rounding
     with np.errstate(invalid="ignore", over="ignore"):
-        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (_U * a, b))]
-        bound = np.sum(parts, axis=0) * UP + 4 * TINY
-    return np.where(np.isnan(bound), np.inf, bound)
+        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (a, b))]
+        bound = (np.sum(parts[:3], axis=0) + _U * parts[3]) * UP + 4 * TINY
+        overflows = ~np.isfinite(8 * parts[3])  # also where it is a term of a sum
+    return np.where(np.isnan(bound) | overflows, np.inf, bound)
 
 
 @dataclass(frozen=True, eq=False)
