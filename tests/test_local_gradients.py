@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -49,6 +50,56 @@ def test_every_entry_is_within_its_bound(senses, options):
             assert np.all(part.bound_at(np.arange(N)) <= part.bound)
         if "gradient_atol" in options:
             assert est.certified and g.A.bound <= 1e-7
+
+
+def exact_inverse(M):
+    """By Gauss and Jordan, in rational numbers."""
+    n = len(M)
+    rows = [[Fraction(float(v)) for v in row] + [Fraction(int(i == j)) for j in range(n)] for i, row in enumerate(M)]
+    for c in range(n):
+        p = max(range(c, n), key=lambda r: abs(rows[r][c]))
+        rows[c], rows[p] = rows[p], rows[c]
+        rows[c] = [v / rows[c][c] for v in rows[c]]
+        for r in range(n):
+            if r != c and rows[r][c]:
+                rows[r] = [v - rows[r][c] * w for v, w in zip(rows[r], rows[c], strict=True)]
+    return [row[n:] for row in rows]
+
+
+def within(truth, values, bounds):
+    """Every |truth - value| <= bound, exactly; an infinite bound says nothing."""
+    finite = [(t, v, d) for t, v, d in zip(truth, values, bounds, strict=True) if np.isfinite(d)]
+    return all(abs(t - Fraction(float(v))) <= Fraction(float(d)) for t, v, d in finite)
+
+
+def test_bounds_hold_to_the_last_digit_at_every_scale():
+    rng, n, finite = np.random.default_rng(0), 7, 0
+    for trial in range(60):
+        A = band(
+            n, gap=10.0 ** rng.uniform(-9, -0.1), reach=2, seed=trial, senses=["both", "rows", "columns"][trial % 3]
+        )
+        A.data *= 10.0 ** rng.uniform(-150, 150) if trial % 2 else 1.0
+        size = 10.0 ** rng.uniform(-30, 30) if trial % 2 else 1.0
+        inverse, i, j = exact_inverse(A.toarray()), int(rng.integers(n)), int(rng.integers(n))
+        x, lam = [row[i] * Fraction(size) for row in inverse], inverse[j]
+        atol = float(max(map(abs, x))) * 10.0 ** rng.uniform(-12, -1)
+        fallback = "global" if trial % 4 < 2 else None
+        est = local.functional(A, ([i], [size]), ([j], [1.0]), atol, fallback=fallback, on_failure="return")
+        if not np.isfinite(est.bound):
+            continue
+        g, h = est.gradient(), local.hvp(est, A)
+        rows, columns = A.nonzero()
+        every, bounds = np.arange(n), g.A.bound_at(rows, columns)
+        finite += np.all(np.isfinite(bounds))
+        truth = [-lam[k] * x[m] for k, m in zip(rows, columns, strict=True)]
+        assert within(truth, full(g.A, A.nnz), bounds)
+        assert within(lam, spread((g.b.indices, g.b.values), n), g.b.bound_at(every))
+        assert within(x, spread((g.t.indices, g.t.values), n), g.t.bound_at(every))
+        # Along A itself the inverse falls in proportion, x and λ with it: the derivative of -λxᵀ is 2λxᵀ.
+        assert within([-2 * v for v in truth], full(h.A, A.nnz), h.A.bound_at(rows, columns))
+        slope = sum(v * Fraction(float(w)) for v, w in zip(truth, A.data, strict=True))
+        assert within([slope], *([v] for v in g.directional(A)))
+    assert finite > 40
 
 
 def test_entries_that_were_dropped_have_a_bound_that_is_no_better_than_the_truth():

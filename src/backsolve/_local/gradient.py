@@ -49,10 +49,10 @@ def uniform_bound(x: Errors, lam: Errors) -> float:
 def _error(a: Any, b: Any, e_a: Any, e_b: Any) -> np.ndarray:
     # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and rounding
     with np.errstate(invalid="ignore", over="ignore"):
-        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b))]
-        parts.append(_U * (a * b))  # infinite where the value is
-        bound = np.sum(parts, axis=0) * UP + 4 * TINY
-    return np.where(np.isnan(bound), np.inf, bound)
+        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (a, b))]
+        bound = (np.sum(parts[:3], axis=0) + _U * parts[3]) * UP + 4 * TINY
+        overflows = ~np.isfinite(8 * parts[3])  # also where it is a term of a sum
+    return np.where(np.isnan(bound) | overflows, np.inf, bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,24 +153,22 @@ class Gradient:
         db, dt : dense (n,), scipy.sparse (n, 1), or pair (indices, values), optional
         """
         terms, errors = [np.zeros(0)], [np.zeros(0)]
-        if dA is not None:
-            places, step = self.A._among.change("dA", dA)
-            rows, columns = self.A._among.entries(places)
-            value = np.zeros(len(step))
-            with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if dA is not None:
+                places, step = self.A._among.change("dA", dA)
+                rows, columns = self.A._among.entries(places)
+                value = np.zeros(len(step))
                 for term in self.A._terms:
                     value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
                 terms.append(step * value)
-            errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
-        for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
-            if change is not None:
-                index, step = sparse_vector(name, change, part._errors.system.n)
-                with np.errstate(over="ignore"):
+                errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
+            for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
+                if change is not None:
+                    index, step = sparse_vector(name, change, part._errors.system.n)
                     terms.append(step * lookup(part._errors.x, index))
-                errors.append(_weighed(step, part._errors.at(index)))
-        every = np.concatenate(terms)
-        m = len(every) + 4
-        with np.errstate(over="ignore", invalid="ignore"):
+                    errors.append(_weighed(step, part._errors.at(index)))
+            every = np.concatenate(terms)
+            m = len(every) + 4
             value, size, bound = (float(np.sum(p)) for p in (every, np.abs(every), np.concatenate(errors)))
             bound = bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * TINY
         return (value, bound) if np.isfinite(value) and np.isfinite(bound) else (np.nan, np.inf)
