@@ -17,8 +17,8 @@ __all__ = ["LU", "Cholesky"]
 class LU(DirectMethod):
     """LU with partial pivoting, for any square dense matrix: LAPACK getrf through SciPy, or ``torch.linalg``.
 
-    2n³/3 operations once, 2n² per right-hand side, batches in one call. Of NumPy's arrays pivots are the largest of a row,
-    since Aᵀ is what LAPACK sees of them, so that the scale of the rows does not matter; torch's are the largest of a column.
+    2n³/3 operations once, 2n² per right-hand side, batches in one call. Of NumPy's arrays pivots are the largest of a
+    row, since Aᵀ is what LAPACK sees of them, so that the scale of rows does not matter; torch's are those of a column.
 
     Parameters
     ----------
