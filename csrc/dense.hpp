@@ -1,7 +1,7 @@
 // Dense matrices of a batch, item by item in threads: LAPACK, whose functions the caller hands over, and the residual.
 //
-// Matrices are (batch, n, n) in C order. LAPACK counts columns first, so `lu_factor` turns each item while it copies it,
-// and factors stay as LAPACK leaves them. Of a Hermitian matrix the turned one is the conjugate, and nothing is turned.
+// Matrices are (batch, n, n) in C order. LAPACK counts columns first: to it each item is A^T. So A^T is factored, which
+// chooses pivots along the rows of A, and A x = b is solved with the transpose of what was factored; nothing is turned.
 #pragma once
 
 #include <algorithm>
@@ -73,7 +73,7 @@ template <class T>
 void lu_factor(Getrf<T> getrf, const T* a, T* lu, int* pivots, std::int64_t* info, std::int64_t batch, std::int64_t n) {
   for_items(batch, n, batch * n * n * n / 3, [&](std::int64_t at) {
     int size = static_cast<int>(n), found = 0;
-    turn(a + at * n * n, lu + at * n * n, n, n);
+    std::copy_n(a + at * n * n, n * n, lu + at * n * n);
     getrf(&size, &size, lu + at * n * n, &size, pivots + at * n, &found);
     info[at] = found;
   });
@@ -113,12 +113,15 @@ void solve_items(const T* b, T* x, std::int64_t batch, std::int64_t n, std::int6
 template <class T>
 void lu_solve(Getrs<T> getrs, const T* lu, const int* pivots, const T* b, T* x, std::int64_t batch, std::int64_t n,
               std::int64_t k, bool adjoint) {
-  solve_items<false>(b, x, batch, n, k, [&](std::int64_t at, T* columns) {
+  const auto call = [&](std::int64_t at, T* columns) {
     int size = static_cast<int>(n), count = static_cast<int>(k), info = 0;
-    char trans = adjoint ? 'C' : 'N';
+    char trans = adjoint ? 'N' : 'T';
     getrs(&trans, &size, &count, const_cast<T*>(lu + at * n * n), &size, const_cast<int*>(pivots + at * n), columns,
           &size, &info);
-  });
+  };
+  constexpr bool is_complex = !std::is_floating_point_v<T>;  // A^H x = b is A^T conj(x) = conj(b)
+  if (adjoint) solve_items<is_complex>(b, x, batch, n, k, call);
+  else solve_items<false>(b, x, batch, n, k, call);
 }
 
 template <class T>

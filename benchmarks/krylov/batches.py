@@ -17,7 +17,7 @@ import backsolve as bs
 
 RTOL = 1e-10
 ROUNDS = 5
-SLOW = 15.0  # seconds after which a way gets one round
+SLOW = 6.0  # seconds after which a way gets one round
 DENSE_ITEMS, DENSE_N, SPARSE_ITEMS = 256, 64, 64
 STAGES = {"forward": False, "with adjoint and gradient": True}
 

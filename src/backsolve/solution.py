@@ -124,7 +124,8 @@ def solution_of(method: Any, outcome: Any, layout: Any, x: Any, convert: Any = n
     """The outcome of a method with its verdicts in the batch shape of x."""
 
     def spread(values: np.ndarray) -> Any:
-        return convert(np.array(np.broadcast_to(layout.per_item(values), layout.batch)))
+        known = layout.per_item(values)
+        return convert(np.array(known if known.shape == layout.batch else np.broadcast_to(known, layout.batch)))
 
     stats = Stats(*(spread(v) for v in outcome.stats))
     return Solution(x, spread(outcome.status), stats, method, [], outcome.details)

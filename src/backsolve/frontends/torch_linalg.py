@@ -18,6 +18,7 @@ __all__ = [
     "matmul",
     "name",
     "on_host",
+    "pivots_in",
     "solve_triangular",
     "to_numpy",
     "unrounded",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 name = "torch.linalg"
+pivots_in = "column"
 
 _AS_IT_IS = nullcontext()
 

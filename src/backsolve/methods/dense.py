@@ -17,7 +17,8 @@ __all__ = ["LU", "Cholesky"]
 class LU(DirectMethod):
     """LU with partial pivoting, for any square dense matrix: LAPACK getrf through SciPy, or ``torch.linalg``.
 
-    2n³/3 operations once, 2n² per right-hand side, batches in one call where the framework has it.
+    2n³/3 operations once, 2n² per right-hand side, batches in one call. Of NumPy's arrays pivots are the largest of a
+    row, since Aᵀ is what LAPACK sees of them, so that the scale of rows does not matter; torch's are those of a column.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ class LU(DirectMethod):
         """Factor the whole batch."""
         linalg = A.structure.linalg
         lu, pivots, info = linalg.lu_factor(A.data)
-        failed, details = _failures(info, Status.SINGULAR, "A has a pivot that is exactly zero, in column {}")
+        sentence = f"A has a pivot that is exactly zero, in {linalg.pivots_in} {{}}"
+        failed, details = _failures(info, Status.SINGULAR, sentence)
         return _DenseFactors(failed, details, lambda b, adjoint: linalg.lu_solve(lu, pivots, b, adjoint), lu, linalg)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "matmul",
     "name",
     "on_host",
+    "pivots_in",
     "solve_triangular",
     "to_numpy",
     "widen",
@@ -29,6 +30,8 @@ __all__ = [
 import array_api_compat.numpy as xp
 
 name = "LAPACK"
+pivots_in = "row"
+"""What the number of a zero pivot counts: Aᵀ is factored."""
 
 
 def to_numpy(array: np.ndarray) -> np.ndarray:
