@@ -50,8 +50,8 @@ class FCG(IterativeMethod):
         See `IterativeMethod`.
     directions : int
         How many of the latest directions are kept. One is enough for a fixed M. Ten save up to half of the work of an
-        inner CG that stops at half of its residual, and two thirds to three quarters of the iterations where M is a
-        simple one with noise; of an inner CG of a few steps they save nothing that can be relied on.
+        inner CG that stops at half of its residual, and up to three quarters of the iterations where M is a simple one
+        with noise; of an inner CG of a few steps they save nothing that can be relied on.
 
     Notes
     -----

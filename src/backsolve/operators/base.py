@@ -82,6 +82,7 @@ class AbstractLinearOperator:
         """
         if not hasattr(data, "shape"):
             raise ValueError(f"with_data: data must be an array; got {describe(data)}.")
+        self.operations["meet"](data)
         want = self._core
         if tuple(data.shape[-self._data_axes :]) != want or len(data.shape) < self._data_axes:
             raise ValueError(
