@@ -49,8 +49,14 @@ class FetchedLists {
   double gap() const { return gap_; }  // the least margin over |diagonal|
   double diagonal(std::int64_t i) const { return diagonal_[place(i)]; }
   double margin(std::int64_t i) const { return margin_[place(i)]; }
+  template <class F, class G>
+  void each(std::int64_t i, F&& f, G&&) const {
+    each(i, f);
+  }
   void prefetch(std::int64_t) const {}
   void prefetch_entries(std::int64_t) const {}
+  template <class F>
+  void prefetch_targets(std::int64_t, F&&) const {}
 
   // Takes list i with its entries, unless it is there; `slot` may be null, for this list as for all others. `across`
   // are the lists of the other direction, this one if the matrix is symmetric, null if nobody can tell.

@@ -75,6 +75,7 @@ class HashedSites {
     const std::int64_t* at = places_.find(i);
     return at ? &sites_[static_cast<std::size_t>(*at)] : nullptr;
   }
+  void prefetch(std::int64_t) const {}
   void clear(const std::vector<std::int64_t>&) {
     places_.clear();
     sites_.clear();

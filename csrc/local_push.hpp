@@ -22,22 +22,20 @@
 #include <string>
 #include <vector>
 
+#include "local_nodes.hpp"
 #include "local_view.hpp"
 
 namespace backsolve::pagerank {
 
 using local::malformed;
+using local::NodeList;
 using local::Pages;
 using local::View;
 
 inline constexpr double kUnit = 0x1p-53;
 inline constexpr double kTiny = 0x1p-500;
 
-#if defined(__GNUC__)
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
-#else
-inline void prefetch(const void*) {}
-#endif
+inline void prefetch(const void* p) { local::ask(p); }
 
 // What a neighbour needs when it is touched, four to a cache line. `scale` stays from query to query; the rest is
 // cleared through the list of touched nodes.
@@ -82,30 +80,6 @@ struct Graph {
   double strength_of(std::int64_t v, std::int64_t count) const {
     return strength ? strength[v] : static_cast<double>(count);
   }
-};
-
-// A list of nodes that is written beyond its end, into room that was made before.
-class NodeList {
- public:
-  std::int64_t* room(std::int64_t more) {
-    const std::size_t need = size_ + static_cast<std::size_t>(more) + 1;
-    if (need > store_.size()) store_.resize(std::max(need, 2 * store_.size()));
-    return store_.data() + size_;
-  }
-  void end_at(const std::int64_t* end) { size_ = static_cast<std::size_t>(end - store_.data()); }
-  void push_back(std::int64_t v) {
-    *room(1) = v;
-    ++size_;
-  }
-  void clear() noexcept { size_ = 0; }
-  std::size_t size() const { return size_; }
-  std::int64_t operator[](std::size_t q) const { return store_[q]; }
-  const std::int64_t* begin() const { return store_.data(); }
-  const std::int64_t* end() const { return store_.data() + size_; }
-
- private:
-  std::vector<std::int64_t> store_;
-  std::size_t size_ = 0;
 };
 
 class Worker {

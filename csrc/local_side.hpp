@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "local_margins.hpp"
+#include "local_nodes.hpp"
 #include "local_sites.hpp"
 #include "local_view.hpp"
 #include "subnormals.hpp"
@@ -76,9 +77,10 @@ class BasicSide {
     const std::int64_t limit = work_ + std::min(budget, std::numeric_limits<std::int64_t>::max() - work_);
     while (!queue_.empty()) {
       next_.clear();
+      const bool far = touched_.size() > kNear;
       for (std::size_t at = 0; at < queue_.size(); ++at) {
         if (work_ >= limit) return false;
-        prefetch_list(columns, at);
+        if (far) prefetch_ahead(columns, weights, at);
         const std::int64_t i = queue_[at];
         Site& s = site_[i];
         s.queued = 0;
@@ -96,15 +98,22 @@ class BasicSide {
         if (!(std::fabs(step) >= kNormal && std::fabs(step) < kInfinite)) continue;  // what is left, the bound will count
         if (s.x == 0) enter(columns, weights, i);
         s.x += step;
-        columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
+        const std::int64_t count = columns.count(i);
+        std::int64_t* end = next_.room(count);
+        const auto take = [&](std::int64_t j, double value, std::int64_t) {
           Site& t = touch(columns, rows, weights, j);
           t.r -= value * step;
-          if (!t.queued && waits(t, eps)) {
-            t.queued = 1;
-            next_.push_back(j);
-          }
-        });
-        work_ += columns.count(i);
+          const bool enters = !t.queued & waits(t, eps);
+          *end = j;
+          end += enters;
+          t.queued |= enters;
+        };
+        if (far)
+          columns.each(i, take, [&](std::int64_t j) { prefetch_site(columns, weights, j); });
+        else
+          columns.each(i, take);
+        next_.end_at(end);
+        work_ += count;
         ++pushes_;
       }
       queue_.swap(next_);
@@ -235,7 +244,7 @@ class BasicSide {
   // Below the normal numbers a push would leave as much as it takes, and go on for ever.
   static bool waits(const Site& s, double eps) {
     const double size = std::fabs(s.r);
-    return size > eps * s.weight && size >= kNormal;
+    return (size > eps * s.weight) & (size >= kNormal);
   }
 
   // Unknown i is about to leave zero. Certificates by columns rest on its column too, which is read now anyway.
@@ -278,10 +287,20 @@ class BasicSide {
     return weights.kept ? weights.kept[i] : margin(rows, i, weights.w);
   }
 
+  // What pushes further down the queue will read: each stage needs what the one before has asked for.
   template <class V>
-  void prefetch_list(const V& columns, std::size_t at) const {
-    if (at + 8 < queue_.size()) columns.prefetch(queue_[at + 8]);
-    if (at + 4 < queue_.size()) columns.prefetch_entries(queue_[at + 4]);
+  void prefetch_ahead(const V& columns, const Weights& weights, std::size_t at) const {
+    if (at + 12 < queue_.size()) columns.prefetch(queue_[at + 12]), site_.prefetch(queue_[at + 12]);
+    if (at + 8 < queue_.size()) columns.prefetch_entries(queue_[at + 8]);
+    if (at + 4 < queue_.size())
+      columns.prefetch_targets(queue_[at + 4], [&](std::int64_t j) { prefetch_site(columns, weights, j); });
+  }
+  // The state of an unknown, and what its weight is made of at first touch.
+  template <class V>
+  void prefetch_site(const V& columns, const Weights& weights, std::int64_t j) const {
+    site_.prefetch(j);
+    if (weights.sense == Sense::columns) columns.prefetch(j);
+    if (weights.kept) ask(weights.kept + j);
   }
 
   template <class V>
@@ -299,7 +318,8 @@ class BasicSide {
   std::int64_t n_ = 0, work_ = 0, pushes_ = 0, volume_ = 0;
   bool columns_hold_ = true;  // no pushed column is known not to be dominant
   Sites site_;
-  std::vector<std::int64_t> touched_, queue_, next_;
+  std::vector<std::int64_t> touched_;
+  NodeList queue_, next_;
   std::vector<double> tau_;
   std::vector<std::uint32_t> terms_;
 };

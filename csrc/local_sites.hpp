@@ -1,6 +1,7 @@
 // What a side of a local solve keeps for each unknown, what it weighs them by, and what rounding costs.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -24,6 +25,9 @@ inline double gamma(double m) {
 }
 
 enum class Sense { rows, columns };
+
+// Unknowns whose state and lists stay in the caches: to ask for them would only take time.
+inline constexpr std::size_t kNear = 1 << 12;
 
 // How thresholds and bounds weigh the unknowns of one side.
 struct Weights {
@@ -53,6 +57,7 @@ class PagedSites {
   Site& operator[](std::int64_t i) { return pages_[i]; }
   const Site& operator[](std::int64_t i) const { return pages_[i]; }
   const Site* find(std::int64_t i) const { return pages_[i].place ? &pages_[i] : nullptr; }
+  void prefetch(std::int64_t i) const { ask(&pages_[i]); }
   void clear(const std::vector<std::int64_t>& touched) {
     for (const std::int64_t i : touched) pages_[i] = Site{};
   }

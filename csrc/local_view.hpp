@@ -5,6 +5,7 @@
 // nothing outside of them is touched, and what is wrong is named.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +23,15 @@
 namespace backsolve::local {
 
 [[noreturn]] inline void malformed(const std::string& what) { throw std::invalid_argument(what); }
+
+// Asks the memory for what will be read soon. The empty statement is not nothing: GCC takes functions that do no more than
+// prefetch for functions that do nothing, and drops the calls.
+inline void ask([[maybe_unused]] const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address);
+  asm volatile("" ::"r"(address));
+#endif
+}
 
 // Memory that is zero, and takes room only where it has been written: an array over all nodes, for the touched ones.
 template <class T>
@@ -96,38 +106,70 @@ struct View {
   // Calls f(j, value, position of the value) for what list i stores.
   template <class F>
   void each(std::int64_t i, F&& f) const {
+    each(i, f, [](std::int64_t) {});
+  }
+  // The same, and soon(j) some entries before f(j, ...).
+  template <class F, class G>
+  void each(std::int64_t i, F&& f, G&& soon) const {
     const auto [first, last] = range(i);
     for (std::int64_t k = first; k < last; ++k) {
       const std::int64_t j = idx[k], s = slot ? static_cast<std::int64_t>(slot[k]) : k;
       if (static_cast<std::uint64_t>(j) >= static_cast<std::uint64_t>(n)) bad_index(i, k);
       if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(values)) bad_slot(i, k);
+      if (k + kAhead < last) target(k + kAhead, soon);
       f(j, static_cast<double>(val[s]), s);
     }
   }
-  // Ask the memory for where list i lies, and later for its indices.
-  void prefetch([[maybe_unused]] std::int64_t i) const {
-#if defined(__GNUC__)
-    __builtin_prefetch(ptr + i);
-#endif
+  // Ask the memory for where list i lies; later for its entries; and later still for what they point to, which f(j) does
+  // for each unknown, of a long list for the first ones.
+  void prefetch(std::int64_t i) const { ask(ptr + i); }
+  void prefetch_entries(std::int64_t i) const {
+    const std::int64_t first = ptr[i], last = ptr[i + 1] - 1;
+    if (first < 0 || last < first || last >= stored) return;
+    ask(idx + first), ask(idx + last);
+    if (slot)
+      ask(slot + first), ask(slot + last);
+    else
+      ask(val + first), ask(val + last);
   }
-  void prefetch_entries([[maybe_unused]] std::int64_t i) const {
-#if defined(__GNUC__)
-    const std::int64_t first = ptr[i];
-    if (first >= 0 && first < stored) __builtin_prefetch(idx + first);
-#endif
+  template <class F>
+  void prefetch_targets(std::int64_t i, F&& f) const {
+    const std::int64_t first = ptr[i], last = std::min<std::int64_t>(ptr[i + 1], first + kAhead);
+    if (first < 0 || last > stored) return;
+    for (std::int64_t k = first; k < last; ++k) target(k, f);
   }
   bool known(std::int64_t) const { return true; }
   // The sum of what is stored at (i, i); zero where nothing is.
   double diagonal(std::int64_t i) const {
     const auto [first, last] = range(i);
+    if (i > static_cast<std::int64_t>(std::numeric_limits<I>::max())) return 0;
+    // Without a branch in the loop: where the entry stands is as good as random.
+    const I own = static_cast<I>(i);
+    const I* list = idx + first;
+    I found = 0, at = 0;
+    const I count = static_cast<I>(std::min<std::int64_t>(last - first, std::numeric_limits<I>::max()));
+    for (I k = 0; k < count; ++k) {
+      const I is = list[k] == own;
+      found += is;
+      at += is * k;
+    }
     double d = 0;
-    for (std::int64_t k = first; k < last; ++k)
-      if (static_cast<std::int64_t>(idx[k]) == i) {
-        const std::int64_t s = slot ? static_cast<std::int64_t>(slot[k]) : k;
-        if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(values)) bad_slot(i, k);
-        d += static_cast<double>(val[s]);
-      }
+    for (std::int64_t k = found == 1 ? first + at : first; found > 0 && k < last; ++k) {
+      if (static_cast<std::int64_t>(idx[k]) != i) continue;
+      const std::int64_t s = slot ? static_cast<std::int64_t>(slot[k]) : k;
+      if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(values)) bad_slot(i, k);
+      d += static_cast<double>(val[s]);
+      if (found == 1) break;
+    }
     return d;
+  }
+
+  static constexpr std::int64_t kAhead = 16;
+  template <class F>
+  void target(std::int64_t k, F&& f) const {
+    const std::int64_t j = idx[k];
+    if (static_cast<std::uint64_t>(j) < static_cast<std::uint64_t>(n)) f(j);
+    if (slot && static_cast<std::uint64_t>(slot[k]) < static_cast<std::uint64_t>(values)) ask(val + slot[k]);
   }
 
   [[noreturn, gnu::cold, gnu::noinline]] void bad_range(std::int64_t i) const {
