@@ -79,7 +79,7 @@ def checked_lists(name: str, found: Any, ids: np.ndarray) -> tuple[np.ndarray, n
             f"begin with 0, one more; got {len(counts)}."
         )
     total = int(counts.sum())
-    if counts.size and counts.min() < 0 or len(index) != total or len(value) != total:
+    if (counts.size and counts.min() < 0) or len(index) != total or len(value) != total:
         raise ValueError(
             f"Rows: {name} must return as many indices and values as its counts add up to, none of them negative; got "
             f"{total} by the counts, {len(index)} indices and {len(value)} values."

@@ -18,7 +18,7 @@ from .graph import Graph
 from .seeds import Seeds
 from .system import Vector
 
-__all__ = ["U", "Evaluate", "Goal", "WalkAnswer", "answer", "checked_weights"]
+__all__ = ["Evaluate", "Goal", "U", "WalkAnswer", "answer", "checked_weights"]
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """Places of edges, (k,) int64, to their weights as NumPy has them."""
