@@ -31,7 +31,7 @@ from problems import write
 
 from backsolve import local
 
-FEATURES, QUERIES, CANDIDATES, EPS, ALPHA = 8, 32, 64, 1e-4, 0.85
+FEATURES, QUERIES, CANDIDATES, EPS, ALPHA = 8, 32, 64, 1e-3, 0.85
 DEGREE, WINDOW, BATCH = 8, 4096, 1 << 18
 
 

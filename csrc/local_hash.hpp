@@ -60,29 +60,4 @@ class IdMap {
   std::size_t size_ = 0, mask_ = 0;
 };
 
-// One S for each node that was asked for; references hold until the next new node.
-template <class S>
-class HashedSites {
- public:
-  explicit HashedSites(std::int64_t) {}
-  S& operator[](std::int64_t i) {
-    const std::int64_t at = places_.insert(i, static_cast<std::int64_t>(sites_.size()));
-    if (at == static_cast<std::int64_t>(sites_.size())) sites_.emplace_back();
-    return sites_[static_cast<std::size_t>(at)];
-  }
-  const S& operator[](std::int64_t i) const { return sites_[static_cast<std::size_t>(*places_.find(i))]; }
-  const S* find(std::int64_t i) const {
-    const std::int64_t* at = places_.find(i);
-    return at ? &sites_[static_cast<std::size_t>(*at)] : nullptr;
-  }
-  void clear(const std::vector<std::int64_t>&) {
-    places_.clear();
-    sites_.clear();
-  }
-
- private:
-  IdMap places_;
-  std::vector<S> sites_;
-};
-
 }  // namespace backsolve::local

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "local_margins.hpp"
+#include "local_sites.hpp"
 #include "local_view.hpp"
 #include "subnormals.hpp"
 
@@ -46,31 +47,10 @@ struct Weights {
   const double* v = nullptr;
 };
 
-struct Site {
-  double r = 0, x = 0, weight = 0;
-  std::uint32_t place = 0;  // among the touched, counted from 1; 0: not touched
-  std::uint32_t queued = 0;
-};
-
 struct Bounds {
   double rows = kInfinite;     // max (|r| + tau)_k / (<N> w)_k
   double columns = kInfinite;  // sum v_k (|r| + tau)_k
   std::int64_t weakest = -1;   // a touched row without a proven margin
-};
-
-// An array over all nodes, of which only touched pages exist.
-class PagedSites {
- public:
-  explicit PagedSites(std::int64_t n) : pages_(n) {}
-  Site& operator[](std::int64_t i) { return pages_[i]; }
-  const Site& operator[](std::int64_t i) const { return pages_[i]; }
-  const Site* find(std::int64_t i) const { return pages_[i].place ? &pages_[i] : nullptr; }
-  void clear(const std::vector<std::int64_t>& touched) {
-    for (const std::int64_t i : touched) pages_[i] = Site{};
-  }
-
- private:
-  Pages<Site> pages_;
 };
 
 // Sites: where the state of the nodes lies. The lists that kernels read may be `fetched` ones, of which some are not
@@ -134,6 +114,8 @@ class BasicSide {
         s.queued = 0;
         if (!waits(s, eps)) continue;
         if constexpr (V::fetched) {
+          if (weights.sense == Sense::columns) s.weight = column_weight(columns, weights, i);
+          if (!waits(s, eps)) continue;
           if (!ready(columns, rows, weights, i)) {
             s.queued = waiting = true;  // it stays so for this call, and is not looked at again
             continue;
@@ -315,10 +297,10 @@ class BasicSide {
     return s;
   }
 
-  // Of a column that is not there yet, as if it had one entry: the least that it can be.
+  // Of a column that is not there yet, what is expected of it.
   template <class V>
   static double column_weight(const V& columns, const Weights& weights, std::int64_t i) {
-    const std::int64_t count = columns.known(i) ? columns.count(i) : 1;
+    const std::int64_t count = columns.known(i) ? columns.count(i) : columns.expected(i);
     return static_cast<double>(std::max<std::int64_t>(count, 1)) / (weights.v ? weights.v[i] : 1);
   }
 

@@ -117,6 +117,7 @@ struct View {
 #endif
   }
   bool known(std::int64_t) const { return true; }
+  std::int64_t expected(std::int64_t i) const { return count(i); }
   // The sum of what is stored at (i, i); zero where nothing is.
   double diagonal(std::int64_t i) const {
     const auto [first, last] = range(i);

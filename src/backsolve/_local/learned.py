@@ -1,4 +1,4 @@
-"""Random walks along edges whose weights a function makes: rows are evaluated where mass has come to, batch by batch."""
+"""Random walks along edges whose weights a function makes: rows are evaluated where mass has come to."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def checked_weights(graph: Graph, places: np.ndarray, weights: np.ndarray) -> np
         at = int(places[wrong[0]])
         row = int(np.searchsorted(graph.indptr, at, "right")) - 1
         raise ValueError(
-            f"edge_weight gave {weights[wrong[0]]} for edge {at}, from node {row} to node {int(graph.indices[at])}; weights "
-            "must be positive, in [2^-500, 2^500]: take exp or softplus of what is learned."
+            f"edge_weight gave {weights[wrong[0]]} for edge {at}, from node {row} to node {int(graph.indices[at])}; "
+            "weights must be positive, in [2^-500, 2^500]: take exp or softplus of what is learned."
         )
     return weights
 
@@ -95,6 +95,12 @@ class _Lists:
         self.graph, self.alpha, self.evaluate = graph, alpha, evaluate
         self.evaluated = self.longest = 0
         self.fetcher = Fetcher(graph.n, None, self.columns, False, False, True, 0.0)
+
+    def supply(self, ids: np.ndarray) -> None:
+        """Evaluate the rows of these nodes, but first say how long they are: thresholds of long ones are higher."""
+        if len(ids):
+            count = (self.graph.indptr[ids + 1] - self.graph.indptr[ids]).astype(np.int64) + 1
+            self.fetcher.fetch(self.fetcher.matrix.expect(ids, count), columns=True)
 
     def columns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         owner, neighbour, places = self.graph.edges_of(ids)
@@ -169,8 +175,7 @@ def _push(sides: list[FetchedSide], setting, lists: _Lists, goal: Goal, alpha: f
                 later.append(q)
                 if done:
                     thresholds[q] = _next(side, setting, theta, goal, alpha)
-        if any(map(len, wanted)):
-            lists.fetcher.fetch(np.concatenate(wanted), columns=True)
+        lists.supply(np.unique(np.concatenate(wanted)))
         active = later
 
 

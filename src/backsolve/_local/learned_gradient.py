@@ -146,9 +146,9 @@ def _one(found: WalkAnswer, q: int, edges: np.ndarray, weights: np.ndarray, g: V
 def _fixed_point(N, b: np.ndarray, alpha: float, rough: float, scale: float, enough: float) -> tuple[np.ndarray, float]:
     """(y, bound of the error everywhere) for y = b + alpha N y, N >= 0 with row sums of at most 1.
 
-    Iteration contracts by alpha; it ends where a step changes less than `enough`, relative to max|y|, or rounding is all
-    that is left. y is off by at most max|b + alpha N y - y|
-    over 1 - alpha, and `rough` is what rounding does, relative to max|y| and to the `scale` of what b was made of.
+    Iteration contracts by alpha; it ends where a step changes less than `enough`, relative to max|y|, or rounding is
+    all that is left. y is off by at most max|b + alpha N y - y| over 1 - alpha; `rough` is what rounding does, relative
+    to max|y| and to the `scale` of what b was made of.
     """
     y = b
     for _ in range(_STEPS):

@@ -30,8 +30,8 @@ class _Walk(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         if torch.is_grad_enabled():  # else the weights would be differentiated twice, and the solve once
             raise RuntimeError(
-                "LearnedWalk has first derivatives only: leave create_graph=True out; second derivatives of walks are those "
-                "of backsolve.solve on a small graph."
+                "LearnedWalk has first derivatives only: leave create_graph=True out; backsolve.solve has those of "
+                "any order, on a small graph."
             )
         found, asked, edges = ctx.state
         (weights,) = ctx.saved_tensors
