@@ -83,7 +83,7 @@ class Query {
       }
       a.verdict = within ? kFloor : kSpent;
       if (reached(a)) a.verdict = kReached;
-      if (a.verdict != kFloor || tied_) break;
+      if (a.verdict != kFloor || tied_ || stop_.goal == Goal::scale) break;
       if (sum_ > w_.drift) {
         theta = next(theta);
       } else if (refreshed++ < 3) {
@@ -169,6 +169,7 @@ class Query {
     }
     const double safe = 1 + 1e-6 + 8 * kUnit * static_cast<double>(w_.edges + w_.pushes);
     const double shift = (spread_ * w_.drift + rest) * safe;
+    worst_ = spread_ * std::max(up_scale, down_scale);
     bounds_ = Bounds{};
     bounds_.factor = f;
     const double rounding = 4 * kUnit * spread_ * size;  // of x^ times spread, in the 1-norm
@@ -189,7 +190,8 @@ class Query {
 
   bool reached(Answer& a) {
     switch (stop_.goal) {
-      case Goal::scale: return a.verdict != kSpent;  // otherwise thresholds are at their target
+      // Thresholds at their target, but floats: below 1e-45 of the largest, scales are not told apart.
+      case Goal::scale: return a.verdict != kSpent && worst_ <= stop_.tol * (1 + 1e-6);
       case Goal::sum: return bounds_.sum <= stop_.tol;
       case Goal::largest: return bounds_.largest(rule_.largest) <= stop_.tol;
       default: break;
@@ -240,6 +242,7 @@ class Query {
   Bounds bounds_;
   std::vector<Contender> contenders_;
   double lost_ = 0, sum_ = 0, spread_ = 1;
+  double worst_ = 0;  // the largest |r| over its scale
   bool tied_ = false;
 };
 

@@ -200,9 +200,11 @@ class Worker {
       const double d = g.strength_of(one.id, last - first);
       const double c = rule.by_strength ? rule.factor * one.x / d : rule.factor * one.x;
       double size = std::fabs(nodes[one.id].r -= one.x);
-      for (std::int64_t k = first; k < last; ++k) {  // pushes have looked at these positions
-        const std::int64_t s = g.rows.slot ? static_cast<std::int64_t>(g.rows.slot[k]) : k;
-        size += std::fabs(nodes[g.rows.idx[k]].r += g.rows.val ? c * static_cast<double>(g.rows.val[s]) : c);
+      for (std::int64_t k = first; k < last; ++k) {
+        const std::int64_t j = g.rows.idx[k], s = g.rows.slot ? static_cast<std::int64_t>(g.rows.slot[k]) : k;
+        if (static_cast<std::uint64_t>(j) >= static_cast<std::uint64_t>(g.rows.n)) g.rows.bad_index(one.id, k);
+        if (static_cast<std::uint64_t>(s) >= static_cast<std::uint64_t>(g.rows.values)) g.rows.bad_slot(one.id, k);
+        size += std::fabs(nodes[j].r += g.rows.val ? c * static_cast<double>(g.rows.val[s]) : c);
       }
       const double norm = rule.by_strength ? rule.factor : rule.factor * d;
       drift += kUnit * (6 * norm * std::fabs(one.x) + size) + kTiny * static_cast<double>(last - first);
@@ -290,6 +292,9 @@ class Worker {
       if (std::fabs(other.r) > theta * static_cast<double>(other.scale) && !(other.state & kQueued))
         other.state |= kQueued, next_.push_back(*one);
     }
+    // What over-relaxation leaves at v may be above the threshold, though nobody has touched v.
+    if (std::fabs(node.r) > theta * static_cast<double>(node.scale) && !(node.state & kQueued))
+      node.state |= kQueued, next_.push_back(v);
     if constexpr (Weighted && !Slots)
       if (g.strength && !(std::fabs(sum - d) <= 2 * kUnit * static_cast<double>(last - first + 4) * d)) stale(v, sum, d);
     before += gone;

@@ -124,8 +124,8 @@ class BasicSide {
           if (!waits(s, eps)) continue;
         }
         const double d = columns.diagonal(i), step = omega * s.r / d;
-        if (!(std::fabs(d) > 0) || !std::isfinite(step)) bad_step(i, d, s.r);
-        if (std::fabs(step) < kNormal) continue;
+        if (!(std::fabs(d) > 0 && std::fabs(d) < kInfinite)) bad_diagonal(columns, i, d);
+        if (!(std::fabs(step) >= kNormal && std::fabs(step) < kInfinite)) continue;  // what is left, the bound will count
         if (s.x == 0) enter(columns, weights, i);
         s.x += step;
         columns.each(i, [&](std::int64_t j, double value, std::int64_t) {
@@ -321,9 +321,10 @@ class BasicSide {
               (std::isnan(weight) ? " has a value that is not finite" : " is not dominant: its diagonal entry does not exceed the sum of the others by more than rounding") +
               "; every " + rows.name + " that is met must be strictly dominant for this certificate.");
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void bad_step(std::int64_t i, double d, double r) const {
-    malformed("the push at unknown " + std::to_string(i) + " divides " + std::to_string(r) + " by the diagonal entry " +
-              std::to_string(d) + ": diagonal entries must be stored, finite and not zero, values and right-hand side finite.");
+  template <class V>
+  [[noreturn, gnu::cold, gnu::noinline]] void bad_diagonal(const V& columns, std::int64_t i, double d) const {
+    malformed(std::string(columns.name) + " " + std::to_string(i) + " has the diagonal entry " + std::to_string(d) +
+              "; diagonal entries must be stored, finite and not zero.");
   }
 
   std::int64_t n_ = 0, work_ = 0, pushes_ = 0, volume_ = 0;

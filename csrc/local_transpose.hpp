@@ -41,9 +41,9 @@ void scatter_columns(const Piece<P, I>& piece, std::int64_t low, std::int64_t hi
                      std::int64_t room) {
   const std::int64_t base = piece.ptr[0];
   for (std::int64_t r = 0; r < piece.rows; ++r) {
-    const std::int64_t begin = piece.ptr[r] - base, end = piece.ptr[r + 1] - base;
-    if (begin < 0 || end < begin || end > piece.count) malformed("indptr must not decrease.");
-    for (std::int64_t k = begin; k < end; ++k) {
+    const std::int64_t begin = piece.ptr[r], end = piece.ptr[r + 1];
+    if (base < 0 || begin < base || end < begin || end - base > piece.count) malformed("indptr must not decrease.");
+    for (std::int64_t k = begin - base; k < end - base; ++k) {
       const std::int64_t j = piece.idx[k];
       if (j < low || j >= high) continue;
       const std::int64_t place = next[j - low]++;

@@ -12,8 +12,11 @@ import torch
 
 import backsolve as bs
 from backsolve import _kernels
+from backsolve._local import meta as meta_module
+from backsolve._local import writing
 from backsolve._local.chunks import LEAST_MEMORY, row_chunks
 from backsolve._local.margins import margins
+from backsolve._local.meta import index_dtype
 from backsolve._local.npy import HEADER
 
 STRUCTURE = ("indptr", "indices", "t_indptr", "t_indices", "t_slot")
@@ -229,6 +232,18 @@ def test_memory_is_bounded_by_the_parameter(tmp_path, form):
         tracemalloc.stop()
     assert peak <= memory
     assert sum(file.stat().st_size for file in folder.path.iterdir()) > 6 * memory
+
+
+def test_indices_are_wide_from_two_to_the_31_on(tmp_path, monkeypatch):
+    assert index_dtype(2**31 - 1) == "int32" and index_dtype(2**31) == "int64"
+    for module in (meta_module, writing):
+        monkeypatch.setattr(module, "index_dtype", lambda n: "int64")
+    for form, A in (("general", matrix()), ("symmetric", symmetric())):
+        bs.local.save(tmp_path / form, A, symmetric=form == "symmetric", memory=LEAST_MEMORY)
+        folder = bs.local.open(tmp_path / form)
+        folder.verify()
+        assert folder.indices.dtype == np.int64 and (folder.data == A.data).all()
+    same(bs.local.open(tmp_path / "general"), matrix())
 
 
 def test_pieces_hold_rows_in_order():

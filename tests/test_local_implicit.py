@@ -6,7 +6,6 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import spsolve
 
 from backsolve import SolveError, Status, local
-from backsolve._local.gradient import gradient
 
 U = np.uint64
 
@@ -105,7 +104,7 @@ def test_work_does_not_depend_on_n():
     for side in (10**2, 10**3, 10**6, 10**9):
         M = (torus := Torus(side, False)).implicit("rows")
         est = local.functional(M, ([torus.center], [1.0]), ([torus.center + 3], [1.0]), 1e-9)
-        entries = len(gradient(*est.query.halves).matrix.values)
+        entries = len(est.gradient().A.values)
         work[side**2], memory[side**2] = (est.touched, entries), M.fetched[1]
     for counts in (np.array([w[0] for w in work.values()]), np.array([w[1] for w in work.values()])):
         assert counts.max() <= 1.25 * counts.min(), work
@@ -143,7 +142,8 @@ def test_gradients_are_triples_with_bounds(symmetric, promise):
     s, t = torus.center, torus.center + 1
     x, lam = np.linalg.solve(A, np.eye(1600)[s]), np.linalg.solve(A.T, np.eye(1600)[t])
     est = local.functional(torus.implicit(promise), ([s], [1.0]), ([t], [1.0]), 1e-6)
-    g = gradient(*est.query.halves).matrix
+    found = est.gradient()
+    g = found.A
     assert 0 < len(g.values) < np.count_nonzero(A)
     assert np.all(np.diff(g.rows) >= 0)
     assert np.all(np.abs(g.values + lam[g.rows] * x[g.columns]) <= g.bounds)
@@ -152,21 +152,15 @@ def test_gradients_are_triples_with_bounds(symmetric, promise):
     full[g.rows, g.columns] = g.values
     assert np.all(np.abs(full + np.outer(lam, x))[rows, columns] <= g.bound_at(rows, columns))
     direction = np.random.default_rng(0).standard_normal(len(rows))
-    value, bound = g.directional(None, rows, columns, direction)
+    value, bound = found.directional((rows, columns, direction))
     assert abs(value + np.sum(direction * lam[rows] * x[columns])) <= bound
 
 
 def test_a_certificate_can_be_made_smaller_later():
     M = (torus := Torus(10**9, True)).implicit("rows")
     est = local.functional(M, ([torus.center], [1.0]), ([torus.center + 1], [1.0]), 1e-3)
-    better = est.query.run(1e-9, local_budget())
+    better = est.refine(1e-9)
     assert better.bound <= 1e-9 < est.bound and abs(better.value - est.value) <= est.bound + better.bound
-
-
-def local_budget():
-    from backsolve._local.budget import Budget
-
-    return Budget()
 
 
 def test_budgets_end_with_a_bound_that_holds():

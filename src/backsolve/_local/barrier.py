@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import scipy.sparse as sp
 
+from .. import _kernels
 from .graph import Graph
 
-__all__ = ["barrier"]
+__all__ = ["Barrier", "barrier"]
 
 _UNIT = 2.0**-53
 _SWEEPS = 500
 
 
-def barrier(graph: Graph, factor: float, *, by_strength: bool, stays: bool) -> tuple[np.ndarray, float]:
+class Barrier(NamedTuple):
+    """Weights of thresholds and bounds, and the space of kernels that remember them."""
+
+    w: np.ndarray
+    margin: float
+    """M w ≥ margin w."""
+    workers: Any
+
+
+def barrier(graph: Graph, factor: float, *, by_strength: bool, stays: bool) -> Barrier:
     """Weights w ≥ 1 and m > 0 with (I - factor Pᵀ) w ≥ m w, rounding included; one pass over all edges per sweep.
 
     With e between factor and 1 / ρ(P), w = (I - e Pᵀ)⁻¹ 1 has Pᵀ w ≤ w / e. Its series is summed until the largest
@@ -33,9 +45,10 @@ def barrier(graph: Graph, factor: float, *, by_strength: bool, stays: bool) -> t
     ValueError
         If no such w is found: then factor is 1 / ρ(P) or more, or close to it. The largest factor is said.
     """
-    key = ("barrier", factor, by_strength, stays)
-    if key in graph._memo:
-        return graph._memo[key]
+    key = (factor, by_strength, stays)
+    known = graph._memo.get("barrier")  # the last one alone: each has n weights
+    if known is not None and known[0] == key:
+        return known[1]
     graph._check_all()
     n, weights = graph.n, np.ones(len(graph.indices)) if graph.data is None else graph.data
     turned = sp.csr_array((weights, graph.indices, graph.indptr), shape=(n, n)).T
@@ -52,8 +65,9 @@ def barrier(graph: Graph, factor: float, *, by_strength: bool, stays: bool) -> t
         best = min(best, theta)
         # Half of what an endless series would prove: further sweeps gain little.
         if factor * theta < 1 - (1 - factor / reach) / 2:
-            graph._memo[key] = w, (1 - factor * theta) * (1 - 4 * _UNIT)
-            return graph._memo[key]
+            found = Barrier(w, (1 - factor * theta) * (1 - 4 * _UNIT), _kernels.LocalWorkers(n))
+            graph._memo["barrier"] = key, found
+            return found
         w = 1 + reach * moved
         if not np.isfinite(w.max(initial=0.0)) or w.max(initial=0.0) > 1e100:
             break

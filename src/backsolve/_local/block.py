@@ -40,6 +40,7 @@ def solve_block(side: Any, setting: Any, eps: float, symmetric: bool) -> tuple[n
     method = cg if symmetric and np.all(diagonal > 0) else bicgstab
     with np.errstate(all="ignore"):
         y, _ = method(N, r / size, rtol=_RTOL, atol=0.0, maxiter=_STEPS, M=jacobi)
-        better = np.all(np.isfinite(y)) and np.abs(r / size - N @ y).sum() < 0.5 * np.abs(r / size).sum()
+        step = y * size
+        better = np.all(np.isfinite(step)) and np.abs(r / size - N @ y).sum() < 0.5 * np.abs(r / size).sum()
     cost = len(value) * (steps[0] + 1)
-    return (node, y * size, cost) if better else (node[:0], y[:0], cost)
+    return (node, step, cost) if better else (node[:0], step[:0], cost)

@@ -94,7 +94,11 @@ class Folder:
         """The arrays as kernels take them; a graph must have weights."""
         if self.data is None:
             raise ValueError(f"{self.path} is a graph without weights: it has no values to solve with.")
-        return Access(self.n, self.indptr, self.indices, self.data, self.t_indptr, self.t_indices, self.t_slot)
+        return self.structure(self.data)
+
+    def structure(self, data: np.ndarray) -> Access:
+        """The arrays as kernels take them, with other values."""
+        return Access(self.n, self.indptr, self.indices, data, self.t_indptr, self.t_indices, self.t_slot)
 
     def verify(self, memory: int = MEMORY) -> None:
         """Read everything once, in pieces within `memory`, and raise a ValueError that names the first defect.

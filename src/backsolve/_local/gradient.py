@@ -2,115 +2,244 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _kernels
-from .entry_errors import TINY, Errors, lookup
+from .entry_errors import TINY, UP, Errors, lookup
 from .half import Half
+from .places import Places
+from .vectors import sparse_vector
 
-__all__ = ["Gradient", "ValuesGradient", "gradient", "outer"]
+__all__ = [
+    "Gradient",
+    "MatrixGradient",
+    "Term",
+    "VectorGradient",
+    "by_values",
+    "by_vector",
+    "gradient",
+    "uniform_bound",
+]
 
-_UP = 1 + 2.0**-49
+_U = 2.0**-52
+"""Rounding of a product, and of the sum that it may be part of."""
 
 
-def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(places among the values, rows, columns, -λ̂_i x̂_j) of the stored entries where no factor is zero, by place.
+class Term(NamedTuple):
+    """A product -λ_i x_j, known as -λ̂_i x̂_j."""
 
-    Entries of a matrix that is not stored have no place: they come by row and column, and are counted.
-    """
-    slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
-    if not primal.system.stored:
-        order = np.lexsort((column, row))
-        return np.arange(len(order)), row[order], column[order], value[order]
-    order = np.argsort(slot, kind="stable")
-    return slot[order], row[order], column[order], value[order]
+    x: Errors
+    lam: Errors
+
+    def error(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Bounds of its errors at entries (i, j)."""
+        a, b = np.abs(lookup(self.lam.x, rows)), np.abs(lookup(self.x.x, columns))
+        return _error(a, b, self.lam.at(rows), self.x.at(columns))
+
+
+def uniform_bound(x: Errors, lam: Errors) -> float:
+    """A bound of |λ_i x_j - λ̂_i x̂_j| for all i and j."""
+    return float(_error(*map(np.float64, (lam.largest, x.largest, lam.everywhere, x.everywhere))))
+
+
+def _error(a: Any, b: Any, e_a: Any, e_b: Any) -> np.ndarray:
+    # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and rounding
+    with np.errstate(invalid="ignore", over="ignore"):
+        parts = [np.where((p == 0) | (q == 0), 0.0, p * q) for p, q in ((a, e_b), (b, e_a), (e_a, e_b), (_U * a, b))]
+        bound = np.sum(parts, axis=0) * UP + 4 * TINY
+    return np.where(np.isnan(bound), np.inf, bound)
 
 
 @dataclass(frozen=True, eq=False)
-class ValuesGradient:
-    """∂φ/∂M_ij = -λ_i x_j on the stored entries that both supports meet; zero, within `bound_at`, on all others.
+class MatrixGradient:
+    """∂φ/∂A_ij = -λ_i x_j on stored entries that both supports meet; zero, within `bound_at`, on all others.
+
+    Attributes
+    ----------
+    places : (k,) int64
+        Among the values of A, in the order in which they were given, ascending; of a matrix that is given by
+        functions, a mere count.
+    rows, columns : (k,) int64
+    values, bounds : (k,) float64
+        |error| of each value is at most its bound, rounding included.
+    """
+
+    places: Any
+    rows: Any
+    columns: Any
+    values: Any
+    bounds: Any
+    _terms: tuple[Term, ...] = field(repr=False)
+    _among: Places = field(repr=False)
+
+    def bound_at(self, rows: Any, columns: Any) -> np.ndarray:
+        """Bounds of the errors at any entries (i, j), those included that were dropped for being zero.
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range.
+        """
+        n = self._among.access.n
+        return _sum_of(self._terms, _nodes("rows", rows, n), _nodes("columns", columns, n))
+
+    @property
+    def bound(self) -> float:
+        """A bound of the error of every entry; infinite where dominance is promised and no smallest margin known."""
+        return float(np.sum([uniform_bound(*term) for term in self._terms]) * UP)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorGradient:
+    """The gradient by b, which is λ, or by t, which is x: on the unknowns that were reached, zero elsewhere.
 
     Attributes
     ----------
     indices : (k,) int64
-        Places among the stored values, ascending; of a matrix that is not stored, 0, 1, ...
-    rows, columns : (k,) int64
-    values : (k,) float64
-    bounds : (k,) float64
-        |error| of each value, rounding included.
+        Ascending.
+    values, bounds : (k,) float64
+        |error| of each value is at most its bound.
     """
 
-    indices: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-    bounds: np.ndarray
-    _x: Errors
-    _lam: Errors
+    indices: Any
+    values: Any
+    bounds: Any
+    _errors: Errors = field(repr=False)
 
-    def bound_at(self, rows: Any, columns: Any) -> np.ndarray:
-        """Bounds of the errors of any entries (i, j), those included that were dropped for being zero."""
-        rows, columns = np.atleast_1d(np.asarray(rows, np.int64)), np.atleast_1d(np.asarray(columns, np.int64))
-        return _entry_bounds(self._x, self._lam, rows, columns)
+    def bound_at(self, indices: Any) -> np.ndarray:
+        """Bounds of the errors at any unknowns.
 
-    def _at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Values of the entries (i, j)."""
-        known = np.stack([self.rows, self.columns], axis=1)
-        _, place = np.unique(np.concatenate([known, np.stack([rows, columns], axis=1)]), axis=0, return_inverse=True)
-        value = np.zeros(len(place))
-        value[place[: len(known)]] = self.values
-        return value[place[len(known) :]]
-
-    def directional(self, indices: Any, rows: Any, columns: Any, direction: Any) -> tuple[float, float]:
-        """(derivative, bound of its error) along values dM at stored entries: Σ dM_k g_k, and Σ |dM_k| bound_k.
-
-        Parameters
-        ----------
-        indices, rows, columns : (m,) integers
-            Place among the values, row and column of each entry that changes; places are None for a matrix that is
-            not stored.
-        direction : (m,) floats
+        Raises
+        ------
+        ValueError
+            If an index is out of range.
         """
-        direction = np.asarray(direction, np.float64)
-        if indices is None:
-            g = self._at(np.asarray(rows, np.int64), np.asarray(columns, np.int64))
-        else:
-            g = lookup((self.indices, self.values), np.asarray(indices, np.int64))
-        terms = direction * g
-        m = len(terms) + 2
-        size = float(np.sum(np.abs(terms)))
-        bound = float(np.sum(np.abs(direction) * self.bound_at(rows, columns)))
-        return float(np.sum(terms)), bound * (1 + 4 * m * 2.0**-53) + 2 * m * 2.0**-53 * size + m * TINY
+        return self._errors.at(_nodes("indices", indices, self._errors.system.n))
+
+    @property
+    def bound(self) -> float:
+        """A bound of the error of every entry; infinite where dominance is promised and no smallest margin known."""
+        return self._errors.everywhere
 
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """Of φ = t·M⁻¹b: by the values of M, by b (λ), and by t (x); with bounds for each entry.
+    """Derivatives of φ = t·A⁻¹b, entry by entry with bounds that are proved.
 
-    `b` and `t` are (indices, values, bounds) of the touched unknowns; `bound_b`, `bound_t` hold for those left out.
+    Attributes
+    ----------
+    A : MatrixGradient
+        By the values of A.
+    b, t : VectorGradient
+        By b and by t. For `local.solve`, t is its cotangent.
     """
 
-    matrix: ValuesGradient
-    b: tuple[np.ndarray, np.ndarray, np.ndarray]
-    t: tuple[np.ndarray, np.ndarray, np.ndarray]
-    bound_b: float
-    bound_t: float
+    A: MatrixGradient
+    b: VectorGradient
+    t: VectorGradient
+
+    def directional(self, dA: Any = None, db: Any = None, dt: Any = None) -> tuple[float, float]:
+        """(derivative along the changes, bound of its error).
+
+        Parameters
+        ----------
+        dA : scipy.sparse matrix on A's pattern, pair (places, increments), or (count,) increments, optional
+            For a matrix that is given by functions, (rows, columns, increments).
+        db, dt : dense (n,), scipy.sparse (n, 1), or pair (indices, values), optional
+        """
+        terms, errors = [np.zeros(0)], [np.zeros(0)]
+        if dA is not None:
+            places, step = self.A._among.change("dA", dA)
+            rows, columns = self.A._among.entries(places)
+            value = np.zeros(len(step))
+            for term in self.A._terms:
+                value -= lookup(term.lam.x, rows) * lookup(term.x.x, columns)
+            terms.append(step * value)
+            errors.append(_weighed(step, _sum_of(self.A._terms, rows, columns)))
+        for name, part, change in (("db", self.b, db), ("dt", self.t, dt)):
+            if change is not None:
+                index, step = sparse_vector(name, change, part._errors.system.n)
+                terms.append(step * lookup(part._errors.x, index))
+                errors.append(_weighed(step, part._errors.at(index)))
+        every = np.concatenate(terms)
+        m = len(every) + 4
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, size, bound = (float(np.sum(p)) for p in (every, np.abs(every), np.concatenate(errors)))
+            bound = bound * (1 + 4 * m * _U) + 2 * m * _U * size + m * TINY
+        return (value, bound) if np.isfinite(value) and np.isfinite(bound) else (np.nan, np.inf)
+
+    def rounded(self, dtype: np.dtype) -> Gradient:
+        """The same in another precision: what rounding takes from values is part of the bounds."""
+
+        def part(of: Any) -> Any:
+            values = of.values.astype(dtype)
+            with np.errstate(over="ignore"):
+                bounds = (of.bounds + np.abs(of.values - values.astype(np.float64))) * UP
+                lower = bounds.astype(dtype)
+            return replace(
+                of, values=values, bounds=np.where(lower < bounds, np.nextafter(lower, dtype.type(np.inf)), lower)
+            )
+
+        return self if dtype == np.float64 else Gradient(part(self.A), part(self.b), part(self.t))
+
+    def mapped(self, convert: Callable[[np.ndarray], Any]) -> Gradient:
+        """The same with arrays of another framework."""
+
+        def part(of: Any) -> Any:
+            names = [name for name in of.__dataclass_fields__ if not name.startswith("_")]
+            return replace(of, **{name: convert(getattr(of, name)) for name in names})
+
+        return Gradient(part(self.A), part(self.b), part(self.t))
 
 
-def gradient(primal: Half, dual: Half) -> Gradient:
+def gradient(primal: Half, dual: Half, among: Places) -> Gradient:
     """From two sides whose residuals have been settled."""
     x, lam = Errors.of(primal), Errors.of(dual)
-    slot, row, column, value = outer(primal, dual)
-    matrix = ValuesGradient(slot, row, column, value, _entry_bounds(x, lam, row, column), x, lam)
-    return Gradient(matrix, (*lam.x, lam.at(lam.x[0])), (*x.x, x.at(x.x[0])), lam.everywhere(), x.everywhere())
+    entries = outer(primal, dual)
+    return Gradient(by_values((Term(x, lam),), [entries], among), by_vector(lam), by_vector(x))
 
 
-def _entry_bounds(x: Errors, lam: Errors, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    # |λx - λ̂x̂| <= |λ̂||x - x̂| + |x̂||λ - λ̂| + |x - x̂||λ - λ̂|, and the rounding of the product
-    a, e_a, b, e_b = np.abs(lookup(lam.x, rows)), lam.at(rows), np.abs(lookup(x.x, columns)), x.at(columns)
-    with np.errstate(invalid="ignore", over="ignore"):
-        bound = (a * e_b + b * e_a + e_a * e_b + 2.0**-53 * a * b) * _UP + 4 * TINY
-    return np.where(np.isnan(bound), np.inf, bound)
+def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(places, rows, columns, -λ̂_i x̂_j) where no factor is zero; of a matrix that is not stored, places are a count."""
+    slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
+    if primal.system.stored:
+        return slot, row, column, value
+    order = np.lexsort((column, row))
+    return np.arange(len(order)), row[order], column[order], value[order]
+
+
+def by_values(terms: tuple[Term, ...], products: list[Any], among: Places) -> MatrixGradient:
+    """The sum of products, each as (stored places, rows, columns, values), in the order of the user."""
+    slot, row, column, value = (np.concatenate(parts) for parts in zip(*products, strict=True))
+    stored, first, position = np.unique(slot, return_index=True, return_inverse=True)
+    rows, columns, values = row[first], column[first], np.zeros(len(stored))
+    np.add.at(values, position, value)
+    bounds = _sum_of(terms, rows, columns)
+    places, at = among.given(stored)
+    return MatrixGradient(places, rows[at], columns[at], values[at], bounds[at], terms, among)
+
+
+def by_vector(errors: Errors) -> VectorGradient:
+    """An unknown vector as the gradient that it is."""
+    index, value = errors.x
+    return VectorGradient(index, value, errors.at(index), errors)
+
+
+def _sum_of(terms: tuple[Term, ...], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return np.sum([term.error(rows, columns) for term in terms], axis=0) * UP
+
+
+def _weighed(step: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(step == 0, 0.0, np.abs(step) * bounds)
+
+
+def _nodes(name: str, index: Any, n: int) -> np.ndarray:
+    index = np.atleast_1d(np.asarray(index, np.int64))
+    if index.size and (index.min() < 0 or index.max() >= n):
+        raise ValueError(f"bound_at: {name} must lie in [0, {n}); got {index.min()} to {index.max()}.")
+    return index

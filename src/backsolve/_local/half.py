@@ -37,11 +37,31 @@ class Half:
         self.omega = 1.3 if (system.gap or 0) > 0.05 else 1.5
         self.epoch_work = 1
         self._piled_from = 0
+        self._least: float | None = None
         self._measure()
 
     def _measure(self) -> None:
         self.largest, self.sum = self.side.standing(self.setting)
         self.size = self.largest if self.by_rows else self.sum
+
+    @property
+    def least(self) -> float:
+        """The smallest margin of the columns of N, in the sense of which entries are bounded by sums; 0 if unknown."""
+        if self._least is None:
+            self._least = self.system.least(not self.dual, anew=True)
+        return self._least
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Barrier by the rows of N; None: 1."""
+        return self.system.v if self.dual else self.system.w
+
+    @property
+    def scale(self) -> float:
+        """By how much `size` is to be multiplied to bound the error of every entry; infinite where nothing is known."""
+        if self.by_rows:
+            return 1.0 if self.weights is None else float(np.max(self.weights, initial=0.0))
+        return 1 / self.least if self.least > 0 else np.inf
 
     @property
     def touched(self) -> int:
@@ -115,15 +135,18 @@ class Half:
         self.side.add(self.setting, index, np.ascontiguousarray(x[index], np.float64))
         self.settle()
 
-    def renew(self) -> None:
+    def renew(self, by_rows: bool) -> None:
         """Take values that have changed: margins and the residual anew, x stays."""
+        self.by_rows = by_rows
         index, x, _, _ = self.side.support()
         self._clear()
         self.setting = self.system.setting(self.dual, self.by_rows)
         self._version = self.system.version
         self.side.load(self.setting, *self.b)
         self.side.add(self.setting, index, x)
+        self._least = None
         self.settle()
+        self._begun = False
 
     def _clear(self) -> None:
         self._read += self.side.work

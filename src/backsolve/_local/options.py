@@ -28,12 +28,14 @@ class Options:
     fallback: str | None = "global"
     on_failure: str = "raise"
     grad: str = "sparse"
+    gradient_atol: float | None = None
     handover: Callable[[Any, float], Estimate] | None = None
 
     def __post_init__(self):
         check_tolerance(self.owner, "atol", self.atol)
         if self.atol is None:
             raise ValueError(f"{self.owner}: atol must be a float in [0, inf); got None.")
+        check_tolerance(self.owner, "gradient_atol", self.gradient_atol)
         if self.fallback not in ("global", None):
             raise ValueError(f"{self.owner}: fallback must be 'global' or None; got {describe(self.fallback)}.")
         if self.grad not in ("sparse", "dense"):
@@ -45,17 +47,33 @@ class Options:
         """A new countdown."""
         return Budget(self.max_touched, self.max_seconds)
 
-    def run(self, system: System, make: Callable[[], Any], atol: float | None = None) -> Estimate:
-        """Make a query and answer it: locally, by the global solver where that is quicker, or not at all."""
+    def run(self, system: System, make: Callable[[], Any]) -> Estimate:
+        """Make a query and answer it."""
+        return self.answer(system, make() if system.dominant else None)
+
+    def answer(self, system: System, query: Any, atol: float | None = None) -> Estimate:
+        """Answer a query: locally, by the global solver where that is quicker, or not at all."""
         atol = self.atol if atol is None else atol
-        if not system.dominant:
+        if query is None or not system.dominant:
             return self.judge(Estimate(float("nan"), float("inf"), "none", 0, Status.NO_CERTIFICATE), _reason(system))
-        query = make()
+        query.gradient_atol = self.gradient_atol
         leave = self.fallback == "global" and self.handover is not None and system.stored
         estimate = query.run(atol, self.budget(), leave)
         if estimate.status == Status.LOCAL_DOES_NOT_PAY and self.handover is not None:
             estimate = self.handover(query, atol)
-        return self.judge(estimate, "rounding, or margins too small, keep the bound above atol")
+        return self.judge(estimate, self._why(estimate, query, atol))
+
+    def _why(self, estimate: Estimate, query: Any, atol: float) -> str:
+        if self.gradient_atol is None or not estimate.bound <= atol:
+            return "rounding, or margins too small, keep the bound above atol"
+        if not max(half.scale for half in query.halves) < float("inf"):
+            return (
+                "gradient_atol needs the smallest margin of A, which is not known where dominance is promised in one "
+                "sense: promise='both' if it is so, or leave promise out"
+            )
+        return (
+            f"rounding, or margins too small, keep the bound of the gradient above gradient_atol={self.gradient_atol:g}"
+        )
 
     def judge(self, estimate: Estimate, reason: str) -> Estimate:
         """Raise, warn or return, as asked. A budget that ran out is what was asked for."""

@@ -11,7 +11,7 @@ from .graph import Graph
 from .ranks import Ranks, ranks_of
 from .seeds import Seeds
 from .uniform import spread_evenly
-from .walks import ABSORB, BEST, SCALE, SELF, SUM, TO_SEEDS, Rule, Stop, below_one, push
+from .walks import ABSORB, SCALE, SELF, SUM, TO_SEEDS, Rule, Stop, below_one, push
 
 __all__ = ["Problem", "katz", "pagerank", "pagerank_problem"]
 
@@ -44,7 +44,9 @@ class Problem:
         return 1.0 if self.rule.scale_name == "ones" else self.graph.extent()[0]
 
 
-def pagerank_problem(graph: Graph, seeds: Seeds, alpha: float, dangling: str, use_barrier: bool) -> Problem:
+def pagerank_problem(
+    graph: Graph, seeds: Seeds, alpha: float, dangling: str, *, best: bool, use_barrier: bool
+) -> Problem:
     """The rule of PageRank.
 
     For an undirected graph w = D 1 has Pᵀw = Wᵀ1 = w; strengths are off by 2u at most, so M w ≥ (1 - α (1 + 5u)) w. It
@@ -52,28 +54,27 @@ def pagerank_problem(graph: Graph, seeds: Seeds, alpha: float, dangling: str, us
     """
     policy = {"seeds": TO_SEEDS, "self": SELF, "uniform": ABSORB, "absorb": ABSORB}[dangling]
     margin = below_one(alpha)
-    rule = Rule(factor=alpha, keep=1 - alpha, by_strength=True, margin=margin, dangling=policy)
+    w, workers, scale_margin = None, None, 0.0
     if not graph.directed:
-        rule = replace(rule, scale_margin=max(margin - 6 * _UNIT, 0.0))
+        scale_margin = max(margin - 6 * _UNIT, 0.0)
     elif use_barrier:
-        w, scale_margin = barrier(graph, alpha, by_strength=True, stays=policy == SELF)
-        sealed = policy != TO_SEEDS or not graph.has_dangling()
-        rule = replace(
-            rule, scale=w, scale_name=f"barrier {alpha} {policy}", scale_margin=scale_margin if sealed else 0.0
-        )
-    return Problem(graph, rule, seeds, dangling)
+        w, scale_margin, workers = barrier(graph, alpha, by_strength=True, stays=policy == SELF)
+        if policy == TO_SEEDS and graph.has_dangling():
+            scale_margin = 0.0
+    rule = Rule(alpha, 1 - alpha, True, margin, policy, w, scale_margin=scale_margin, workers=workers)
+    return Problem(graph, rule, seeds, dangling, best)
 
 
 def pagerank(problem: Problem, stop: Stop) -> Ranks:
     """Answer all queries; ``stop.tol`` of the goal SCALE is that of Andersen, Chung and Lang."""
     if stop.goal == SCALE:
         # Thresholds are floats: a little less, so that the bound, which is rounded up, is within what was asked.
-        stop = replace(stop, tol=stop.tol * problem.rule.margin * (1 - 2e-6))
+        stop = Stop(SCALE, stop.tol * problem.rule.margin * (1 - 2e-6), budget=stop.budget)
     if problem.dangling == "uniform" and problem.graph.has_dangling():
         answers = spread_evenly(problem.graph, problem.rule, problem.seeds, stop)
     else:
         answers = push(problem.graph, problem.rule, problem.seeds, stop)
-    return ranks_of(replace(problem, best=stop.goal == BEST), answers, problem.seeds.single)
+    return ranks_of(problem, answers, problem.seeds.single)
 
 
 def katz(graph: Graph, seeds: Seeds, beta: float, stop: Stop) -> Ranks:
@@ -92,6 +93,6 @@ def katz(graph: Graph, seeds: Seeds, beta: float, stop: Stop) -> Ranks:
     if not graph.directed and margin > 0:
         rule = replace(rule, scale_margin=margin)
     elif margin <= 0 or stop.goal != SUM:
-        w, scale_margin = barrier(graph, beta, by_strength=False, stays=False)
-        rule = replace(rule, scale=w, scale_name=f"katz {beta}", scale_margin=scale_margin)
+        w, scale_margin, workers = barrier(graph, beta, by_strength=False, stays=False)
+        rule = replace(rule, scale=w, scale_name="barrier", scale_margin=scale_margin, workers=workers)
     return ranks_of(Problem(graph, rule, seeds, "absorb"), push(graph, rule, seeds, stop), seeds.single)

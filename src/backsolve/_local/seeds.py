@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ class Seeds(NamedTuple):
 
 def seeds_of(seeds: Any, n: int, *, normal: bool) -> Seeds:
     """Seeds in any of the forms that `backsolve.local.pagerank` documents; ``normal`` makes weights sum to 1."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 <= seeds < n:
+        return Seeds(np.array([0, 1]), np.array([seeds]), np.ones(1), True)
     if seeds is None:
         found = Seeds(np.array([0, n]), np.arange(n), np.ones(n), True)
     elif isinstance(seeds, dict) or _is_pair(seeds):
@@ -76,12 +79,13 @@ def _checked(seeds: Seeds, n: int, normal: bool) -> Seeds:
     largest = np.zeros(queries)
     np.maximum.at(largest, query, weights)
     if normal and not np.all(largest > 0):
-        raise ValueError(
-            f"seeds: the weights of a query must have a positive sum; query {np.argmin(largest > 0)} has none."
-        )
-    if normal:
+        none = np.argmin(largest > 0)
+        raise ValueError(f"seeds: the weights of a query must have a positive sum; query {none} has none.")
+    if normal and len(ids) == queries:
+        weights = np.ones(queries)
+    elif normal:
         scaled = weights / largest[query]  # no sum overflows
-        # Pairwise sums over each query; rounding of the quotient is within what the kernel allows for.
-        sums = np.array([np.sum(scaled[a:b]) for a, b in itertools.pairwise(first)])
+        # Sums round once, so that the quotients are within what the kernel allows for.
+        sums = np.array([math.fsum(scaled[a:b]) for a, b in itertools.pairwise(first)])
         weights = scaled / sums[query]
     return Seeds(first, np.ascontiguousarray(ids), np.ascontiguousarray(weights), single)

@@ -112,6 +112,33 @@ class System:
             found = np.min(margins(self.access, columns, self.v if columns else self.w), initial=np.inf)
         return float(found) if found > 0 else 0.0
 
+    def changed(self, rows: np.ndarray, columns: np.ndarray, current: bool) -> None:
+        """Take values that were changed in these rows and columns, and nowhere else; only they are looked at.
+
+        `current` says whether `current()` gave margins before. ValueError if A is then dominant in no sense.
+        """
+        made = (
+            margins_at(self.access, rows, False, self.w),
+            margins_at(self.access, columns, True, self.v),
+        )
+        by_rows, by_columns = (bool(np.all(m > 0)) for m in made)
+        if not ((self.rows and by_rows) or (self.columns and by_columns)):
+            at = int(np.argmin(np.where(np.isnan(made[0]), -np.inf, made[0])))
+            raise ValueError(
+                f"dA must leave A dominant; row {rows[at]} would have the margin {made[0][at]:.3g}: nothing was "
+                "changed."
+            )
+        self.rows, self.columns = self.rows and by_rows, self.columns and by_columns
+        if self.kept is not None and current and not isinstance(self.kept[0], np.memmap):
+            for margin, nodes, new in zip(self.kept, (rows, columns), made, strict=True):
+                margin[nodes] = new
+            self._current, self._least = self._stamp() if self._stamp else None, None
+        else:
+            self.kept = None
+            if self._least is not None:
+                least = [float(np.min(m, initial=old)) for m, old in zip(made, self._least, strict=True)]
+                self._least = (least[0], least[1])
+
     def weigh(self, w: np.ndarray | None, v: np.ndarray | None) -> None:
         """Take barriers where the matrix is not dominant without them, and make margins anew."""
         self.w, self.v = (None if self.rows else w), (None if self.columns else v)
@@ -143,7 +170,7 @@ class System:
 
     @property
     def dominant(self) -> bool:
-        """Whether any certificate can be given."""
+        """Whether any certificate can be given, for the values as they are."""
         self.current()
         return self.rows or self.columns
 

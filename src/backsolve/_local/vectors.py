@@ -11,7 +11,7 @@ import scipy.sparse
 from ..errors import describe
 from .system import Vector
 
-__all__ = ["DENSE", "sparse_vector", "unit"]
+__all__ = ["DENSE", "column", "sparse_vector", "unit"]
 
 DENSE = 0.2
 """Share of nonzeros from which a vector is taken for dense."""
@@ -76,3 +76,11 @@ def _checked(name: str, index: np.ndarray, value: np.ndarray, n: int) -> Vector:
         at = int(np.flatnonzero(~np.isfinite(value))[0])
         raise ValueError(f"{name} must be finite; the entry at {index[at]} is {value[at]}.")
     return np.ascontiguousarray(index, np.int64), value
+
+
+def column(vector: Any, n: int) -> Any:
+    """A pair (indices, values) as an (n, 1) scipy.sparse array; anything else as it is."""
+    if not isinstance(vector, tuple):
+        return vector
+    index, value = vector
+    return scipy.sparse.coo_array((value, (index, np.zeros(len(index), np.int64))), shape=(n, 1))

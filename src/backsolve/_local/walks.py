@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,8 @@ class Rule:
     scale_margin: float = 0.0
     """M w ≥ scale_margin w; 0 where that is not known."""
     positive: bool = True
+    workers: Any = None
+    """Space of the kernels; None: that of the graph."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def push(graph: Graph, rule: Rule, seeds: Seeds, stop: Stop, *, reverse: bool = 
         "by_strength": rule.by_strength,
         "dangling": rule.dangling,
         "scale": kind,
-        "unit": 2.0 ** np.ceil(np.log2(largest)),
+        "unit": 2.0 ** math.ceil(math.log2(largest)),
         "largest": largest,
         "least": least,
         "margin": rule.margin,
@@ -126,7 +130,7 @@ def push(graph: Graph, rule: Rule, seeds: Seeds, stop: Stop, *, reverse: bool = 
         "budget": _WITHOUT_LIMIT if stop.budget is None else stop.budget,
     }
     first, ids, values, numbers_, counts = _kernels.local_push(
-        graph.workers(("reverse " if reverse else "") + rule.scale_name),
+        rule.workers or graph.workers(("reverse " if reverse else "") + rule.scale_name),
         ptr, idx, slot, graph.data, graph.degrees() if reverse else graph.strengths, given,
         seeds.first, seeds.ids, seeds.weights, numbers, until,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..eager import FUNCTIONS
-from . import torch_determinant, torch_free, torch_sparse  # noqa: F401  # their derivatives are eager
+from . import torch_determinant, torch_free, torch_local_functions, torch_sparse  # noqa: F401  # their derivatives are eager
 
 __all__ = ["OUTSIDE", "breaking"]
 

@@ -36,6 +36,8 @@ class _Values(Function):
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
+        if g.layout != torch.strided:  # of a local solve
+            g = g.to_dense()
         return _Build.apply(g, *ctx.made_of), None, None, None
 
 

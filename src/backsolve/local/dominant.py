@@ -12,6 +12,7 @@ from .. import api, dispatch
 from .._local.access import Access
 from .._local.folder import Folder
 from .._local.system import System
+from ..eager import eager
 from ..errors import describe
 from ..operators import CSR
 from .rows import Rows
@@ -36,6 +37,9 @@ class DiagonallyDominant:
     promise : {"rows", "columns", "both"}, optional
         Take dominance for granted where nothing is touched, and do not read the matrix now. Rows or columns that a
         query meets are checked; one that is not dominant is an error.
+    values : array or tensor (nnz,), optional
+        Of a Folder: what stands for its values, as a torch leaf for which gradients are wanted, such as
+        ``torch.from_numpy(folder.data).requires_grad_()``.
     barrier : {"solve"} or (n,) array, optional
         Positive weights w with ⟨M⟩w > 0, where ⟨M⟩ is the comparison matrix (|M_ii| on, -|M_ij| off the diagonal): for
         matrices with margins of zero, such as grounded Laplacians. "solve" makes them by one solve with ⟨M⟩.
@@ -55,20 +59,17 @@ class DiagonallyDominant:
     (True, True)
     """
 
-    def __init__(self, A: Any, *, promise: str | None = None, barrier: Any = None):
+    @eager("backsolve.local.DiagonallyDominant")
+    def __init__(self, A: Any, *, promise: str | None = None, values: Any = None, barrier: Any = None):
         if promise not in (None, "rows", "columns", "both"):
             raise ValueError(f"promise must be one of 'rows', 'columns', 'both'; got {describe(promise)}.")
-        self.operator: Any = None
+        self._slots: Any = None
         if isinstance(A, Folder):
-            self.system = _of_folder(A, promise)
+            self.system, self._data = _of_folder(A, promise, values)
         else:
-            frontend = dispatch.frontend_of(A)
-            self.operator = dispatch.square(dispatch.operator(frontend, A, None))
-            if not isinstance(self.operator, CSR):
-                self.operator = dispatch.operator(
-                    frontend, scipy.sparse.csr_array(np.asarray(frontend.toarray(self.operator))), None
-                )
-            self.system = _of_operator(self.operator, frontend, promise)
+            if values is not None:
+                raise ValueError("values are for a Folder: give other values to an operator by A.with_data(values).")
+            self.system, self._data, self._slots = _of_operator(A, promise)
         if barrier is not None:
             _add_barrier(self.system, barrier)
 
@@ -117,21 +118,42 @@ def wrap(A: Any) -> Any:
     return A if isinstance(A, DiagonallyDominant | Rows) else DiagonallyDominant(A)
 
 
-def _of_folder(folder: Folder, promise: str | None) -> System:
-    kept, gaps = (folder.row_margins, folder.column_margins), (folder.row_gap, folder.column_gap)
-    return System(folder.access, promise=promise, kept=kept, gaps=gaps)  # type: ignore[arg-type]
+def _of_folder(folder: Folder, promise: str | None, values: Any) -> tuple[System, Any]:
+    kept: Any = (folder.row_margins, folder.column_margins) if folder.row_margins is not None else None
+    gaps = folder.row_gap, folder.column_gap
+    if values is None:
+        return System(folder.access, promise=promise, kept=kept, gaps=gaps), folder.data
+    array, stamp = _host(values, None, folder.nnz, "values")
+    if array.shape != (folder.nnz,):
+        raise ValueError(f"values must have shape ({folder.nnz},), one for each entry of A; got {describe(values)}.")
+    if folder.data is None or not np.shares_memory(array, folder.data):
+        kept = gaps = None  # those of other values
+    return System(folder.structure(array), promise=promise, kept=kept, gaps=gaps, stamp=stamp), values
 
 
-def _of_operator(A: CSR, frontend: Any, promise: str | None) -> System:
-    values, stamp = import_module(f"..frontends.{frontend.name}_local", __package__).values(A)
-    if values.ndim != 1:
-        raise ValueError(f"A must be one matrix; got a batch of values of shape {values.shape}: solve them one by one.")
-    if values.dtype.kind == "c":
-        raise ValueError("A must be real: local solves take no complex matrices; use backsolve.solve.")
-    values = np.ascontiguousarray(values)
-    if not np.all(A.pattern.finite_items(values[None])):
+def _of_operator(A: Any, promise: str | None) -> tuple[System, Any, np.ndarray | None]:
+    frontend = dispatch.frontend_of(A)
+    operator: Any = dispatch.square(dispatch.operator(frontend, A, None))
+    if not isinstance(operator, CSR):
+        if frontend.name != "numpy":
+            raise TypeError(f"A must be sparse for local solves of {frontend.name}; got {operator!r}: give a CSR.")
+        operator = dispatch.operator(frontend, scipy.sparse.csr_array(np.asarray(frontend.toarray(operator))), None)
+    values, stamp = _host(operator.data, operator.slots, operator.pattern.nnz, "A")
+    if promise is None and not np.all(operator.pattern.finite_items(values[None])):
         raise ValueError("A has a value that is NaN or infinite: look for the first step that made it.")
-    return System(Access.of_pattern(A.pattern, values), promise=promise, stamp=stamp)
+    data = A.data if isinstance(A, CSR) else operator.data  # a variable of TensorFlow is read again in each query
+    return System(Access.of_pattern(operator.pattern, values), promise=promise, stamp=stamp), data, operator.slots
+
+
+def _host(data: Any, slots: Any, nnz: int, name: str) -> tuple[np.ndarray, Any]:
+    """Stored values in memory of the host, not copied if that can be, and what tells whether they have changed."""
+    frontend = dispatch.frontend_of(data)
+    if len(data.shape) != 1:
+        raise ValueError(f"{name} must be one matrix; got a batch, {describe(data)}: solve them one by one.")
+    array, stamp = import_module(f"..frontends.{frontend.name}_local", __package__).values(data, slots, nnz)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} must be real: local solves take no complex matrices; use backsolve.solve.")
+    return array, stamp
 
 
 def _add_barrier(system: System, barrier: Any) -> None:

@@ -11,6 +11,7 @@ import scipy.sparse
 from .. import dispatch
 from .._local.estimate import Estimate
 from .._local.options import Options
+from ..eager import eager
 from ..errors import describe
 from .dominant import DiagonallyDominant, wrap
 from .handover import hand_over
@@ -18,6 +19,7 @@ from .handover import hand_over
 __all__ = ["entry", "functional", "solve"]
 
 
+@eager("backsolve.local.functional")
 def functional(
     A: Any,
     b: Any,
@@ -29,6 +31,7 @@ def functional(
     fallback: str | None = "global",
     on_failure: str = "raise",
     grad: str = "sparse",
+    gradient_atol: float | None = None,
 ) -> Estimate:
     """Return φ = t·A⁻¹b, of which a neighbourhood of b and t is touched, with a bound that is proved.
 
@@ -51,12 +54,16 @@ def functional(
     on_failure : {"raise", "warn", "return"}
         What happens where the bound cannot come below `atol` for other reasons than a budget.
     grad : {"sparse", "dense"}
-        In torch, the layout of the gradients of the values of A and of dense b and t.
+        In torch, the layout of the gradients of the values of A and of dense b and t: sparse ones have the touched
+        entries only, pass through elementwise maps, and suit SGD and SparseAdam.
+    gradient_atol : float, optional
+        What the error of every entry of the gradient by the values of A must come below, too, dropped ones included.
 
     Returns
     -------
     Estimate
-        `value` is a float, or a 0-d tensor of torch through which gradients flow.
+        `value` is a float, or a 0-d tensor of torch or TensorFlow, in double precision, through which gradients flow.
+        `gradient()`, `refine` and `update` go on from it.
 
     Raises
     ------
@@ -74,14 +81,17 @@ def functional(
     >>> M = sp.diags_array([-np.ones(9999), np.full(10000, 3.0), -np.ones(9999)], offsets=[-1, 0, 1])
     >>> D = local.DiagonallyDominant(M)
     >>> est = local.functional(D, ([5000], [1.0]), ([5001], [1.0]), atol=1e-8)
-    >>> abs(est.value - 0.1708203932) <= est.bound + 1e-10, est.bound <= 1e-8, est.touched < 500
+    >>> abs(est.value - 0.1708203932) <= est.bound + 1e-10, est.bound <= 1e-8, est.touched < 1000
     (True, True, True)
     """
-    options = Options("functional", atol, max_touched, max_seconds, fallback, on_failure, grad, hand_over)
+    options = Options(
+        "functional", atol, max_touched, max_seconds, fallback, on_failure, grad, gradient_atol, handover=hand_over
+    )
     D = wrap(A)
-    return _frontend(D, b, t).functional(D.system, D.operator, b, t, options)
+    return _frontend(D, b, t).functional(D.system, D._data, D._slots, b, t, options)
 
 
+@eager("backsolve.local.entry")
 def entry(A: Any, b: Any, i: int, atol: float, **options: Any) -> Estimate:
     """Return x_i of A x = b: `functional` with the i-th unit vector for t, and its options.
 
@@ -99,6 +109,7 @@ def entry(A: Any, b: Any, i: int, atol: float, **options: Any) -> Estimate:
     return functional(D, b, (np.array([i]), np.ones(1)), atol, **options)
 
 
+@eager("backsolve.local.solve")
 def solve(
     A: Any,
     b: Any,
@@ -137,12 +148,12 @@ def solve(
     >>> est.value.nnz < 50, est.bound <= 1e-4
     (True, True)
     """
-    options = Options("solve", atol, max_touched, max_seconds, fallback, on_failure, grad, hand_over)
+    options = Options("solve", atol, max_touched, max_seconds, fallback, on_failure, grad, handover=hand_over)
     D = wrap(A)
-    return _frontend(D, b).solve(D.system, D.operator, b, options)
+    return _frontend(D, b).solve(D.system, D._data, D._slots, b, options)
 
 
 def _frontend(D: DiagonallyDominant, *vectors: Any) -> Any:
     parts = [part for v in vectors for part in (v if isinstance(v, tuple) else (v,)) if not scipy.sparse.issparse(part)]
-    name = dispatch.frontend_of(*([] if D.operator is None else [D.operator]), *parts).name
+    name = dispatch.frontend_of(D._data, *parts).name
     return import_module(f"..frontends.{name}_local", __package__)

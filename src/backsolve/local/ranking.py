@@ -106,7 +106,12 @@ def pagerank(
         raise ValueError("pagerank: topk needs dangling='seeds', 'self' or 'absorb'; got 'uniform': take atol instead.")
     stop = _stop("pagerank", graph, eps, atol, norm, topk, ordered, budget)
     problem = pagerank_problem(
-        graph, seeds_of(seeds, graph.n, normal=True), alpha, dangling, stop.goal in (LARGEST, BEST)
+        graph,
+        seeds_of(seeds, graph.n, normal=True),
+        alpha,
+        dangling,
+        best=stop.goal == BEST,
+        use_barrier=stop.goal in (LARGEST, BEST),
     )
     return pagerank_scores(problem, stop)
 

@@ -70,7 +70,7 @@ class Rows:
     (True, True)
     """
 
-    operator = None
+    operator = _data = _slots = None
 
     def __init__(
         self,

@@ -48,8 +48,8 @@ def save(
     kind : {"matrix", "graph"}
         Of a graph, row i holds the edges from i. Weights must not be negative; in arrays and batches data may be None.
     symmetric : bool
-        That A equals its transpose (a graph: that it is undirected), so that no columns are stored: 12 bytes less for
-        each entry of 20 in double precision. It is checked.
+        That A equals its transpose (a graph: that it is undirected), so that no columns are stored, which saves half
+        of the bytes in double precision and more in single. It is checked.
     n : int, optional
         Rows in all; needed for batches only.
     overwrite : bool
