@@ -75,6 +75,14 @@ void bind_matrix(nb::module_& m) {
   }, "columns"_a, "id"_a.noconvert(), "count"_a.noconvert(), "idx"_a.noconvert(), "val"_a.noconvert(), "slot"_a.noconvert().none());
   c.def("unknown", [](const Fetched& self, bool columns, Index ids) { return own(unknown(self, columns, ids)); },
         "columns"_a, "ids"_a.noconvert());
+  c.def("expect", [](Fetched& self, Index ids, Index counts) {
+    expect(counts, {static_cast<std::int64_t>(ids.shape(0))}, "counts");
+    std::vector<std::int64_t> out;
+    const std::lock_guard lock(self.guard);
+    for (std::size_t k = 0; k < ids.shape(0); ++k)
+      if (self.own_columns().expect(ids.data()[k], counts.data()[k])) out.push_back(ids.data()[k]);
+    return own(std::move(out));
+  }, "ids"_a.noconvert(), "counts"_a.noconvert());
   c.def("margins", [](const Fetched& self, bool columns, Index ids) {
     const std::lock_guard lock(self.guard);
     const FetchedLists& lists = columns ? self.columns() : self.rows();

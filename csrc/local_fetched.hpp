@@ -34,6 +34,17 @@ class FetchedLists {
   FetchedLists(std::int64_t n, const char* name_, Promise promise) : name(name_), n_(n), promise_(promise) {}
 
   bool known(std::int64_t i) const { return places_.find(i) != nullptr; }
+  // Entries of a list that is not there: what somebody said, else one, the least that it can have.
+  std::int64_t expected(std::int64_t i) const {
+    const std::int64_t* count = expected_.find(i);
+    return count ? *count : 1;
+  }
+  // Says how many; whether that had been said before.
+  bool expect(std::int64_t i, std::int64_t count) {
+    if (expected_.find(i)) return true;
+    expected_.insert(i, count);
+    return false;
+  }
   std::int64_t lists() const { return static_cast<std::int64_t>(margin_.size()); }
   std::int64_t entries() const { return static_cast<std::int64_t>(idx_.size()); }
   std::int64_t count(std::int64_t i) const {
@@ -184,7 +195,7 @@ class FetchedLists {
   std::int64_t n_;
   Promise promise_;
   double gap_ = 1;
-  IdMap places_, mentioned_;  // list: its place; index: in how many lists it is
+  IdMap places_, mentioned_, expected_;  // list: its place; index: in how many lists it is; list: its entries, perhaps
   std::vector<std::int64_t> ids_, ptr_{0}, idx_, slot_;
   std::vector<double> val_, diagonal_, margin_;
   std::vector<Entry> entries_;
@@ -215,6 +226,8 @@ class Fetched {
       if (slot) slot += length[k];
     }
   }
+
+  FetchedLists& own_columns() { return symmetric_ ? rows_ : columns_; }
 
   mutable std::mutex guard;
 

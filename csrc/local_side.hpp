@@ -86,6 +86,8 @@ class BasicSide {
         s.queued = 0;
         if (!waits(s, eps)) continue;
         if constexpr (V::fetched) {
+          if (weights.sense == Sense::columns) s.weight = column_weight(columns, weights, i);
+          if (!waits(s, eps)) continue;
           if (!ready(columns, rows, weights, i)) {
             s.queued = waiting = true;  // it stays so for this call, and is not looked at again
             continue;
@@ -275,10 +277,10 @@ class BasicSide {
     return s;
   }
 
-  // Of a column that is not there yet, as if it had one entry: the least that it can be.
+  // Of a column that is not there yet, what is expected of it.
   template <class V>
   static double column_weight(const V& columns, const Weights& weights, std::int64_t i) {
-    const std::int64_t count = columns.known(i) ? columns.count(i) : 1;
+    const std::int64_t count = columns.known(i) ? columns.count(i) : columns.expected(i);
     return static_cast<double>(std::max<std::int64_t>(count, 1)) / (weights.v ? weights.v[i] : 1);
   }
 

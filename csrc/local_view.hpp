@@ -139,6 +139,7 @@ struct View {
     for (std::int64_t k = first; k < last; ++k) target(k, f);
   }
   bool known(std::int64_t) const { return true; }
+  std::int64_t expected(std::int64_t i) const { return count(i); }
   // The sum of what is stored at (i, i); zero where nothing is.
   double diagonal(std::int64_t i) const {
     const auto [first, last] = range(i);

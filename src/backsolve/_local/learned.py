@@ -96,6 +96,12 @@ class _Lists:
         self.evaluated = self.longest = 0
         self.fetcher = Fetcher(graph.n, None, self.columns, False, False, True, 0.0)
 
+    def supply(self, ids: np.ndarray) -> None:
+        """Evaluate the rows of these nodes, but first say how long they are: thresholds of long ones are higher."""
+        if len(ids):
+            count = (self.graph.indptr[ids + 1] - self.graph.indptr[ids]).astype(np.int64) + 1
+            self.fetcher.fetch(self.fetcher.matrix.expect(ids, count), columns=True)
+
     def columns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         owner, neighbour, places = self.graph.edges_of(ids)
         weight = checked_weights(self.graph, places, self.evaluate(places))
@@ -170,8 +176,7 @@ def _push(sides: list[FetchedSide], setting, lists: _Lists, goal: Goal, alpha: f
                 later.append(q)
                 if done:
                     thresholds[q] = _next(side, setting, theta, goal, alpha)
-        if any(map(len, wanted)):
-            lists.fetcher.fetch(np.concatenate(wanted), columns=True)
+        lists.supply(np.unique(np.concatenate(wanted)))
         active = later
 
 

@@ -119,10 +119,11 @@ def _one(found: WalkAnswer, q: int, edges: np.ndarray, weights: np.ndarray, g: V
     # Rounding of P, of sums over a row and of right-hand sides, all relative.
     rough = 4 * (int(np.bincount(owner).max(initial=0)) + 8) * U
     scale = float(np.max(np.abs(g[1]), initial=0.0))
+    enough = 1e-3 * found.sum_bounds[q]  # the error of x̂ weighs more
     b = mine + alpha * np.bincount(owner, P * outside_g, minlength=len(S))
-    lam, e = _fixed_point(N, b, alpha, rough, scale)
+    lam, e = _fixed_point(N, b, alpha, rough, scale, enough)
     b = alpha * np.bincount(owner, np.where(inside, 0.0, P), minlength=len(S))
-    h, e_h = _fixed_point(N, b, alpha, rough, 1.0)
+    h, e_h = _fixed_point(N, b, alpha, rough, 1.0, enough)
     h = np.minimum(h + e_h, alpha)
     out = float(np.max(np.abs(g[1][~np.isin(g[0], S)]), initial=0.0))
     largest = float(np.max(np.abs(lam), initial=0.0)) + e
@@ -142,18 +143,19 @@ def _one(found: WalkAnswer, q: int, edges: np.ndarray, weights: np.ndarray, g: V
     return at, value, bound * _UP + rough * np.abs(value) + TINY, 2 * alpha * E * sup
 
 
-def _fixed_point(N, b: np.ndarray, alpha: float, rough: float, scale: float) -> tuple[np.ndarray, float]:
+def _fixed_point(N, b: np.ndarray, alpha: float, rough: float, scale: float, enough: float) -> tuple[np.ndarray, float]:
     """(y, bound of the error everywhere) for y = b + alpha N y, N >= 0 with row sums of at most 1.
 
-    Iteration contracts by alpha; it ends where rounding is all that is left. y is off by at most max|b + alpha N y - y|
-    over 1 - alpha, and `rough` is what rounding does, relative to max|y| and to the `scale` of what b was made of.
+    Iteration contracts by alpha; it ends where a step changes less than `enough`, relative to max|y|, or rounding is
+    all that is left. y is off by at most max|b + alpha N y - y| over 1 - alpha; `rough` is what rounding does, relative
+    to max|y| and to the `scale` of what b was made of.
     """
     y = b
     for _ in range(_STEPS):
         new = b + alpha * (N @ y)
         change = float(np.max(np.abs(new - y), initial=0.0))
         y = new
-        if change <= rough * max(scale, float(np.max(np.abs(y), initial=0.0))):
+        if change <= max(rough * scale, max(rough, enough) * float(np.max(np.abs(y), initial=0.0))):
             break
     left = float(np.max(np.abs(b + alpha * (N @ y) - y), initial=0.0))
     rounding = rough * (float(np.max(np.abs(y), initial=0.0)) + scale) + TINY

@@ -27,8 +27,12 @@ class _Walk(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> Any:  # type: ignore[override]
+        if torch.is_grad_enabled():  # else the weights would be differentiated twice, and the solve once
+            raise RuntimeError(
+                "LearnedWalk has first derivatives only: leave create_graph=True out; backsolve.solve has those of "
+                "any order, on a small graph."
+            )
         found, asked, edges = ctx.state
         (weights,) = ctx.saved_tensors
         found_gradient = walk_gradient(

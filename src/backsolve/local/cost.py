@@ -15,7 +15,7 @@ __all__ = ["predict_cost"]
 
 
 def predict_cost(A: Any, b: Any, t: Any, atol: float) -> Forecast:
-    """Return about how many entries of A `functional` would read, and whether it would be quicker than a global solve.
+    """Return about how many entries of A `functional` would read, and whether a global solve would be slower.
 
     At most about 33,000 entries are read to find out, whatever the size of A; the curve of the bound against the work
     is then continued.
