@@ -1,8 +1,8 @@
 """Does the price of a local query depend on the size of the matrix, and how near is a push to what memory allows?
 
-Flat: entries that one functional and its gradient read, their time and the memory that they make resident, for n = 10^4 to
-10^7 on a mesh and on random graphs with degrees by a power law cut off at 100, means over queries; with --folder of a
-matrix saved by local_big.py, mapped from disk.
+Flat: entries that one functional and its gradient read, their time and the memory that they make resident, for n = 10^4
+to 10^7 on a mesh and on random graphs with degrees by a power law cut off at 100, means over queries; with --folder of
+a matrix saved by local_big.py, mapped from disk.
 
 Speed: time of pushes for each entry that they read, beside two floors in the same run: read-modify-write of as many
 records in random order among those touched, and along the lists of as many rows. The least of several runs, in time of
