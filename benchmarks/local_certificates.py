@@ -6,7 +6,7 @@ entry of the gradient by the values, dropped ones too, those by b and t, directi
 also after values were changed in place. Writes results/local_certificates.json and .md: trials, violations, and how
 tight the bounds are.
 
-    python benchmarks/local_certificates.py [--systems 100000] [--large 300] [--data FOLDER]
+    python benchmarks/local_certificates.py [--systems 100000] [--large 300] [--data FOLDER] [--processes N]
 """
 
 from __future__ import annotations
@@ -306,11 +306,12 @@ def main() -> None:
     parser.add_argument("--systems", type=int, default=100_000)
     parser.add_argument("--large", type=int, default=300)
     parser.add_argument("--data", type=Path, default=ROOT / "tests" / "data")
+    parser.add_argument("--processes", type=int)
     args = parser.parse_args()
     start, total, matrices, refused = time.time(), Tally(), [], []
     work = [(range(k, min(k + 250, args.systems)), False) for k in range(0, args.systems, 250)]
     work += [(range(k, min(k + 10, args.large)), True) for k in range(0, args.large, 10)]
-    with multiprocessing.get_context("fork").Pool() as pool:
+    with multiprocessing.get_context("fork").Pool(args.processes) as pool:
         for part in pool.imap_unordered(_batch, work):
             total.add(part)
         for name, part in pool.imap_unordered(_real_batch, sorted(args.data.glob("*.mtx.gz"))):

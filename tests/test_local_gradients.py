@@ -153,7 +153,7 @@ def test_unsorted_and_repeated_triplets_get_their_gradients_in_their_order():
     again = np.concatenate([np.arange(A.nnz), [4, 4, 50]])[order]
     values = A.data[again] / np.bincount(again, minlength=A.nnz)[again]
     operator = bs.coo(values, (rows[again], columns[again]), A.shape)
-    g = local.functional(operator, B, T, 1e-10).gradient()
+    g = local.functional(operator, B, T, 1e-10, gradient_atol=1e-9).gradient()
     want = dense_gradient(A, b, t)[2][again]
     np.testing.assert_allclose(full(g.A, len(again)), want, atol=1e-9)
     assert np.all(np.diff(g.A.places) > 0)
@@ -219,7 +219,7 @@ def test_hessian_products_are_within_their_bounds(senses, options):
 def test_hessian_products_are_differences_of_gradients():
     A = band(N)
     V = sp.coo_array(([1.0, -0.5], ([6, 8], [6, 9])), shape=A.shape)
-    h = local.hvp(local.functional(A, B, T, 1e-12), V)
+    h = local.hvp(local.functional(A, B, T, 1e-12, gradient_atol=1e-11), V)
 
     def gradient(step):
         return dense_gradient((A + step * V).tocsr(), b, t)[2]
@@ -351,7 +351,7 @@ def test_folders_are_updated_and_differentiated(tmp_path):
     A = band(N)
     local.save(tmp_path / "A", A)
     folder = local.open(tmp_path / "A", "r+")
-    est = local.functional(folder, B, T, 1e-9)
+    est = local.functional(folder, B, T, 1e-9, gradient_atol=1e-9)
     np.testing.assert_allclose(full(est.gradient().A, A.nnz), dense_gradient(A, b, t)[2], atol=1e-8)
     place = int(np.flatnonzero((A.nonzero()[0] == 7) & (A.nonzero()[1] == 7))[0])
     new = est.update(dA=([place], [0.25 * np.sign(A.data[place])]))

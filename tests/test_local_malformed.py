@@ -209,4 +209,5 @@ def test_read_only_values_keep_their_margins():
     A.data.flags.writeable = False
     kept, made = local.DiagonallyDominant(A), local.DiagonallyDominant(chain(1000))
     first, second = (local.functional(D, UNIT, UNIT, 1e-9) for D in (kept, made))
-    assert first.value == second.value and first.touched < second.touched
+    assert abs(first.value - second.value) <= first.bound + second.bound
+    assert first.touched < second.touched

@@ -14,8 +14,10 @@ __all__ = ["Half"]
 
 _FACTOR = 4.0
 """By which thresholds fall from epoch to epoch."""
-_PILE = 30
-"""Times that each entry is read before a Krylov method takes over."""
+_ROUNDS, _PILE = 2, 20
+"""Times that each entry is read before pushes over-relax, and before a Krylov method takes over."""
+_GROWTH = 1.5
+"""By which sums of residuals may grow before over-relaxation is taken for the reason."""
 _CHUNK = 1 << 22
 """Entries read, at most, between two looks at the clock and at signals."""
 
@@ -36,7 +38,7 @@ class Half:
         self.fresh = True  # values have just been looked at
         self.side.load(self.setting, *b)
         self.omega = 1.3 if (system.gap or 0) > 0.05 else 1.5
-        self.epoch_work = 1
+        self.epoch_work, self._lowest = 1, np.inf
         self._piled_from = 0
         self._least: float | None = None
         self._measure()
@@ -82,27 +84,35 @@ class Half:
         eps = self.largest / _FACTOR
         if self.by_rows:
             eps = max(eps, aim)
-        first = start = self.side.work
-        while True:
-            before = self.sum
-            done = self.side.push(self.setting, eps, self.omega, min(self._chunk(), budget.left))
-            budget.spend(self.side.work - start)
+        first, done = self.touched, False
+        while not done and not budget.empty:
             start = self.side.work
+            # Over-relaxation helps where pushes go round; where they spread, it only makes them spread further.
+            omega = self.omega if start - self._piled_from > _ROUNDS * self.side.volume else 1.0
+            done = self.side.push(self.setting, eps, omega, min(self._chunk(), budget.left))
+            budget.spend(self.side.work - start)
             self._measure()
-            # Sums are guaranteed to fall only for omega < 2/(2 - gap), and by columns: one that rose says it is beyond.
-            if self.omega > 1 and self.sum > before:
-                self.omega = 1.0
-            if done or budget.empty:
-                break
-        self.epoch_work = max(start - first, 1)
-        if not budget.empty and start - self._piled_from > _PILE * max(self.side.volume, 1):
-            self._krylov(budget)
+            self._guard()
+            if not budget.empty and self.side.work - self._piled_from > _PILE * max(self.side.volume, 1):
+                self._krylov(budget)
+                done = done or not self.largest > eps
+        self.epoch_work = max(self.touched - first, 1)
         # Columns that are fetched may turn out to be longer, and their thresholds higher, than they were taken for.
         return self.side.pushes > pushes or self.largest < largest
 
+    def _guard(self) -> None:
+        """Give over-relaxation up where it diverges.
+
+        Sums of residuals are guaranteed to fall only for omega < 2/(2 - gap), and by columns; a push beyond may raise
+        them by omega, and a few do so at first. Where they have grown more than that, they go on growing.
+        """
+        self._lowest = min(self._lowest, self.sum)
+        if self.omega > 1 and self.sum > _GROWTH * self._lowest:
+            self.omega = 1.0
+
     def _chunk(self) -> int:
-        """Entries to read before looking whether over-relaxation helps, at the clock and at signals."""
-        return min(max(4 * self.side.volume, 1 << 12), _CHUNK) if self.omega > 1 else _CHUNK
+        """Entries to read before looking at what it came to, at the clock and at signals."""
+        return min(max(4 * self.side.volume, 1 << 12), _CHUNK)
 
     def _krylov(self, budget: Budget) -> None:
         start = self.side.work
@@ -126,6 +136,7 @@ class Half:
         self.b = (every, total)
         self.side.load(self.setting, index, value)
         self._measure()
+        self._lowest = np.inf
 
     def replace(self, x: np.ndarray) -> None:
         """Take the x of another solver, for all unknowns, and make the residual of it."""
@@ -151,7 +162,7 @@ class Half:
     def _clear(self) -> None:
         self._read += self.side.work
         self.side.clear()
-        self._piled_from = 0
+        self._piled_from, self._lowest = 0, np.inf
 
     def bounds(self) -> tuple[float, float]:
         """(max (|r| + τ)/margin, Σ (|r| + τ)), rounded upwards; infinite in the sense that N is not dominant in."""

@@ -25,7 +25,7 @@ class Forecast:
     entries : float
         Entries of A that pushes will read, about.
     global_entries : float
-        Entries that a solve of the whole system reads; a push counts for five of them.
+        Entries that a solve of the whole system reads; a push counts for ten of them.
     pays : bool
         Whether the local query is expected to be quicker.
     bound : float
@@ -55,7 +55,7 @@ def forecast(system: System, b: Vector, t: Vector, atol: float) -> Forecast:
             break
         epochs.append(max(query.touched - before, 1))
         sizes.append(query.primal.size * query.dual.size)
-    total = global_work(system, math.log(max(2 * sizes[0] / atol, 2)) if atol > 0 else 40.0)
+    total = global_work(system.nnz, system.gap, system.n)
     entries = float(query.touched) + _rest(epochs, sizes, atol)
     return Forecast(entries, total, entries * PER_PUSH < total, sizes[-1], query.touched)
 

@@ -86,8 +86,8 @@ class AbstractQuery(ABC):
         target, best = atol, np.inf
         while True:
             goal = max(target, size() * _DEEP)
-            while (now := size()) > goal and not budget.empty:
-                if leave and not pays(self.system, self.touched, atol, now, min(h.epoch_work for h in self.halves)):
+            while size() > goal and not budget.empty:
+                if leave and not pays(self.system, self.touched, min(h.epoch_work for h in self.halves)):
                     return self.certify(self.atol, Status.LOCAL_DOES_NOT_PAY)
                 if not step(goal):
                     break

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._local.forecast import PER_PUSH
+from .._local.forecast import PER_PUSH, global_work
 from ..methods import METHODS
 
 __all__ = ["advice"]
@@ -114,6 +114,6 @@ def _local(found: Any):
 
 
 def local_accuracy(nnz: int, gap: float) -> float:
-    """The accuracy at which pushes on both sides read as much, 2/(gap √accuracy), as a fifth of a global solve."""
-    read = nnz * np.sqrt(2 / gap) * 10.0 / PER_PUSH
+    """The accuracy at which pushes on both sides read as much, 2/(gap √accuracy), as a tenth of a global solve."""
+    read = global_work(nnz, gap) / PER_PUSH
     return max(float((2 / (gap * read)) ** 2), 1e-12)
