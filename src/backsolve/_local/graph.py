@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from .. import _kernels
 from ..errors import describe
 from ..indices import integers
-from .graph_forms import form_of
+from .given import TAKE
+from .graph_forms import check_given, form_of
 
 __all__ = ["Graph"]
 
@@ -28,7 +29,8 @@ class Graph:
         A matrix has w_ij for the edge from i to j; one whose values are all 1 has no weights. Of a networkx graph the
         nodes are numbered in its own order (`labels`), weights are those of the attribute "weight", else 1.
     weights : array of shape (edges,), optional
-        For (from_nodes, to_nodes): non-negative floats; left out, every edge has the weight 1.
+        For (from_nodes, to_nodes): non-negative floats; left out, every edge has the weight 1. Those of torch, here or
+        as values of a matrix (CSR, coo, torch.sparse; it is then directed), get gradients from `pagerank`.
     n : int, optional
         For (from_nodes, to_nodes): number of nodes; left out, the largest number + 1.
     directed : bool, optional
@@ -45,7 +47,8 @@ class Graph:
 
     Notes
     -----
-    After weights were changed in place, call `refresh`: queries that read a row whose strength has changed raise.
+    After weights were changed in place, call `refresh`: queries that read a row whose strength has changed raise. A
+    torch tensor tells that it was changed: the next query sums anew, O(edges).
 
     Examples
     --------
@@ -71,13 +74,15 @@ class Graph:
     """Nodes of the networkx graph that this was made of, in order."""
     edges: np.ndarray | None
     """For a pair of arrays: which of the given edges each stored one is, (edges,)."""
+    age: int
+    """How often `refresh` has been called."""
 
     def __init__(self, source: Any, weights: Any = None, *, n: int | None = None, directed: bool | None = None) -> None:
         if isinstance(source, Graph):
             self.__dict__.update(source.__dict__)
             return
         form = form_of(source, weights, n, directed)
-        self.labels, self.edges = form.labels, form.edges
+        self.labels, self.edges, self._given = form.labels, form.edges, form.given
         self._set(form.indptr, form.indices, form.data, form.directed)
 
     @classmethod
@@ -89,7 +94,7 @@ class Graph:
         indptr, indices : arrays of shape (n + 1,) and (edges,)
             Both int32 or both int64, or int64 and int32.
         data : array of shape (edges,), float32 or float64, optional
-            Weights, read once here.
+            Weights, read once here; also a torch tensor.
         directed : bool, default True
             False promises that the matrix is symmetric; bounds by degree rest on that.
 
@@ -105,6 +110,10 @@ class Graph:
         """
         graph = cls.__new__(cls)
         graph.labels = graph.edges = None
+        graph._given = None if data is None else TAKE["weights"](data)
+        if graph._given is not None:
+            check_given(directed)
+            data = graph._given.array
         graph._set(indptr, indices, data, directed)
         return graph
 
@@ -119,9 +128,22 @@ class Graph:
         self._workers: dict[str, Any] = {}
         self._memo: dict[Any, Any] = {}
         self.strengths = None
+        self.age = getattr(self, "age", -1) + 1
         if self.data is not None:
+            if self._given is not None:
+                self._seen = self._given.stamp()
+                self._given.write(self.data)
             self.strengths = np.empty(self.n)
             _kernels.local_strengths(self.indptr, self.indices, self.data, self.strengths)
+
+    def follow(self) -> None:
+        """`refresh` if weights that are a tensor have changed since."""
+        if self._given is not None and (self._seen is None or self.changed()):
+            self.refresh()
+
+    def changed(self) -> bool:
+        """Whether weights that are a tensor have surely changed since they were summed."""
+        return self._given is not None and self._given.stamp() != self._seen
 
     def transposed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Edges by the node that they lead to: (indptr, indices, position of each among `indices`).

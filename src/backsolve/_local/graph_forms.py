@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,8 +10,10 @@ import scipy.sparse as sp
 
 from ..errors import describe
 from ..indices import integers
+from .given import TAKE, Given
+from .places import Places
 
-__all__ = ["Form", "form_of"]
+__all__ = ["Form", "check_given", "form_of"]
 
 
 class Form(NamedTuple):
@@ -22,19 +25,45 @@ class Form(NamedTuple):
     directed: bool
     labels: list | None = None
     edges: np.ndarray | None = None
+    given: Given | None = None
 
 
 def form_of(source: Any, weights: Any, n: int | None, directed: bool | None) -> Form:
     """Arrays of a source in any of the forms that `Graph` documents."""
     if isinstance(source, tuple | list) and len(source) == 2:
-        return _of_edges(source, weights, n, directed is None or bool(directed))
+        given = None if weights is None else TAKE["weights"](weights)
+        form = _of_edges(source, given.array if given else weights, n, directed is None or bool(directed))
+        return form._replace(given=replace(given, edges=form.edges)) if given else form
     if weights is not None or n is not None:
         raise ValueError(
             f"Graph: weights and n belong to a source (from_nodes, to_nodes); got {describe(source)}: leave them out."
         )
     if hasattr(source, "adj") and hasattr(source, "is_directed"):
         return _of_networkx(source, directed)
-    return _of_matrix(source, directed)
+    given = TAKE["weights"](source)
+    return _of_matrix(source, directed) if given is None else _of_given(given, directed)
+
+
+def check_given(directed: bool | None) -> None:
+    """Raise where a step along a gradient would make an undirected graph directed."""
+    if directed is False:
+        raise ValueError(
+            "Graph: a matrix with tensor values must be directed, as its entries (i, j) and (j, i) can change apart: "
+            "give (from_nodes, to_nodes) with each edge once, weights, and directed=False."
+        )
+
+
+def _of_given(given: Given, directed: bool | None) -> Form:
+    check_given(directed)
+    A = given.source
+    if A.shape[0] != A.shape[1] or given.array.ndim != 1:
+        raise ValueError(f"Graph: the matrix must be square, and one; got {A!r}.")
+    if A.slots is None:
+        return Form(A.pattern.indptr, A.pattern.indices, given.array, True, given=given)
+    given = replace(given, places=Places(None, A.slots))  # type: ignore[arg-type]
+    data = np.zeros(A.pattern.nnz)
+    given.write(data)
+    return Form(A.pattern.indptr, A.pattern.indices, data, True, given=given)
 
 
 def _of_edges(pair: Any, weights: Any, n: int | None, directed: bool) -> Form:

@@ -28,6 +28,8 @@ class Problem:
     dangling: str = "seeds"
     best: bool = False
     """Whether only the best are listed."""
+    age: int = 0
+    """That of the graph when it was asked."""
 
     def scale_of(self, nodes: np.ndarray) -> np.ndarray:
         """The weights w of the bounds of single nodes."""
@@ -62,7 +64,7 @@ def pagerank_problem(
         if policy == TO_SEEDS and graph.has_dangling():
             scale_margin = 0.0
     rule = Rule(alpha, 1 - alpha, True, margin, policy, w, scale_margin=scale_margin, workers=workers)
-    return Problem(graph, rule, seeds, dangling, best)
+    return Problem(graph, rule, seeds, dangling, best, graph.age)
 
 
 def pagerank(problem: Problem, stop: Stop) -> Ranks:

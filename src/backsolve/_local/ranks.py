@@ -43,6 +43,8 @@ class Ranks:
     status : tuple of Status
         For each query. CERTIFIED: what was asked for is proved. INACCURATE: rounding, or a tie, forbids; BUDGET: the
         budget ended it; bounds hold all the same.
+    scores : float64 array or tensor of the shape of `values`
+        `values`; as a torch tensor that gradients flow through if weights, seeds or alpha are of torch.
 
     Examples
     --------
@@ -66,6 +68,7 @@ class Ranks:
     pushes: np.ndarray
     proved: np.ndarray
     status: tuple[Status, ...]
+    scores: Any
     _problem: Any = field(repr=False)
     _answers: Answers = field(repr=False)
 
@@ -128,7 +131,8 @@ class Ranks:
         Raises
         ------
         ValueError
-            If g has another shape or is not finite; for the k best, Katz scores, and dangling="uniform".
+            If g has another shape or is not finite; if the graph was refreshed since; for the k best, Katz scores, and
+            dangling="uniform".
 
         Examples
         --------
@@ -147,6 +151,8 @@ class Ranks:
             raise ValueError(
                 "gradient: only of pagerank by eps or atol, with dangling='seeds', 'self' or 'absorb': ask again so."
             )
+        if self._graph.changed() or self._graph.age != self._problem.age:
+            raise ValueError("gradient: weights of the graph have changed since these scores were found: ask anew.")
         return sensitivity(self, g, method, tol)
 
     @property
@@ -202,6 +208,7 @@ def ranks_of(problem: Any, answers: Answers, single: bool) -> Ranks:
         a.pushes,
         a.proved,
         tuple(_STATUS[int(v)] for v in a.verdict),
+        a.values,
         problem,
         a,
     )

@@ -21,7 +21,7 @@ from .torch_arrays import asarray
 from .torch_local_functions import Asked, Part, check_chain, recorded_number, recorded_vector
 from .torch_sparse import values_of
 
-__all__ = ["functional", "solve", "values"]
+__all__ = ["functional", "on_host", "refuse_transforms", "solve", "values"]
 
 
 def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, Callable[[], int] | None]:
@@ -29,8 +29,8 @@ def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, C
 
     Values that were given unsorted or repeated are summed, and summed again when the version is another.
     """
-    _refuse_transforms()
-    data = _on_host("values of A", asarray("A", data).detach())
+    refuse_transforms()
+    data = on_host("values of A", asarray("A", data).detach())
     if slots is None and data.is_contiguous():
         return data.numpy(), None if data.is_inference() else lambda: data._version
     places: Any = np.arange(nnz) if slots is None else slots
@@ -66,7 +66,7 @@ def solve(system: System, data: Any, slots: Any, b: Any, options: Options) -> Es
 
 class _Session(AbstractSession):
     def __init__(self, system, options, make, data, slots, b: Part | None, t: Part | None):
-        _refuse_transforms()
+        refuse_transforms()
         super().__init__(system, options, make, slots)
         self.data = data if isinstance(data, torch.Tensor) else torch.empty(0)  # NumPy's are constants
         self.parts = {"b": [b] if b else [], "t": [t] if t else []}
@@ -178,16 +178,18 @@ def _entries(name: str, value: torch.Tensor, n: int) -> tuple[torch.Tensor, torc
 def _plain(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
-    return _on_host("tensors", value.detach()).resolve_conj().resolve_neg().numpy()
+    return on_host("tensors", value.detach()).resolve_conj().resolve_neg().numpy()
 
 
-def _on_host(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def on_host(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, which kernels can read in place."""
     if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, where local solves run; got {tensor.device}: call .cpu().")
     return tensor.resolve_conj().resolve_neg()
 
 
-def _refuse_transforms() -> None:
+def refuse_transforms() -> None:
+    """Raise inside transforms, whose tensors have no values."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         raise TypeError(
             "local solves read values, so torch.func transforms (vmap, grad, jvp) and forward mode cannot go through "

@@ -13,7 +13,7 @@ from .._local.gradient import Gradient
 from .._local.system import Vector
 from .torch_functions import Function
 
-__all__ = ["Asked", "Part", "check_chain", "recorded_number", "recorded_vector"]
+__all__ = ["Asked", "Part", "check_chain", "laid", "recorded_number", "recorded_vector"]
 
 _ELEMENTWISE = frozenset(
     f"{name}Backward{k}"
@@ -137,7 +137,7 @@ def _bars(ctx: Any, found: Gradient, g: float, data: torch.Tensor) -> tuple:
     asked, needed = ctx.asked, ctx.needs_input_grad[3:]
     matrix = None
     if needed[0]:
-        matrix = _laid(found.A.places, g * found.A.values, asked.count, asked.dense, data.dtype)
+        matrix = laid(found.A.places, g * found.A.values, asked.count, asked.dense, data.dtype)
     bars = [matrix]
     parts = [(part, found.b) for part in asked.b] + [(part, found.t) for part in asked.t]
     for (part, vector), wanted in zip(parts, needed[1:], strict=True):
@@ -147,11 +147,12 @@ def _bars(ctx: Any, found: Gradient, g: float, data: torch.Tensor) -> tuple:
 
 def _bar(part: Part, vector: Vector, dense: bool) -> torch.Tensor:
     if part.index is None:
-        return _laid(*vector, part.tensor.shape[0], dense, part.tensor.dtype)
+        return laid(*vector, part.tensor.shape[0], dense, part.tensor.dtype)
     return torch.from_numpy(lookup(vector, part.index)).to(part.tensor.dtype)
 
 
-def _laid(index: np.ndarray, value: np.ndarray, count: int, dense: bool, dtype: torch.dtype) -> torch.Tensor:
+def laid(index: np.ndarray, value: np.ndarray, count: int, dense: bool, dtype: torch.dtype) -> torch.Tensor:
+    """A vector with these entries, sparse or dense."""
     places, values = torch.from_numpy(index), torch.from_numpy(value).to(dtype)
     if dense:
         return torch.zeros(count, dtype=dtype).index_put((places,), values)

@@ -12,13 +12,16 @@ from .._local.pagerank import pagerank_problem
 from .._local.ranks import Ranks
 from .._local.seeds import seeds_of
 from .._local.walks import BEST, LARGEST, SCALE, SUM, Stop
+from ..eager import eager
 from ..errors import describe
+from .weights import apart, plain, recorded
 
 __all__ = ["katz", "pagerank"]
 
 _POLICIES = ("seeds", "self", "uniform", "absorb")
 
 
+@eager("backsolve.local.pagerank")
 def pagerank(
     graph: Any,
     seeds: Any = None,
@@ -31,6 +34,7 @@ def pagerank(
     ordered: bool = False,
     dangling: str = "seeds",
     budget: int | None = None,
+    grad: str = "sparse",
 ) -> Ranks:
     """Personalised PageRank of any graph, touching the neighbourhood of the seeds only.
 
@@ -68,10 +72,15 @@ def pagerank(
         answer), or nowhere (scores then sum to less than 1).
     budget : int, optional
         Edges that a query may read.
+    grad : "sparse" or "dense", default "sparse"
+        Layout of the gradient by weights of the graph that are a torch tensor: sparse ones have the edges of listed
+        nodes only.
 
     Returns
     -------
     Ranks
+        Its `scores` carry gradients in torch, by the weights of the graph, by weights of seeds given as (nodes,
+        weights), and by alpha.
 
     Raises
     ------
@@ -81,7 +90,8 @@ def pagerank(
 
     Notes
     -----
-    `Ranks.gradient` gives derivatives by edge weights, seeds and alpha.
+    `Ranks.gradient` gives derivatives by edge weights, seeds and alpha, with bounds of their errors; `scores.backward`
+    is it by its default method, where torch's weights are.
 
     References
     ----------
@@ -97,7 +107,9 @@ def pagerank(
     >>> best.indices, best.certified
     (array([0, 2]), True)
     """
-    graph, alpha = _graph(graph), _fraction("pagerank", "alpha", alpha)
+    graph, damping = _graph(graph), _fraction("pagerank", "alpha", plain(alpha))
+    if grad not in ("sparse", "dense"):
+        raise ValueError(f"pagerank: grad must be 'sparse' or 'dense'; got {describe(grad)}.")
     if dangling not in _POLICIES:
         raise ValueError(
             f"pagerank: dangling must be one of {', '.join(map(repr, _POLICIES))}; got {describe(dangling)}."
@@ -105,17 +117,19 @@ def pagerank(
     if dangling == "uniform" and topk is not None:
         raise ValueError("pagerank: topk needs dangling='seeds', 'self' or 'absorb'; got 'uniform': take atol instead.")
     stop = _stop("pagerank", graph, eps, atol, norm, topk, ordered, budget)
+    numbers, tensors = apart(seeds)
     problem = pagerank_problem(
         graph,
-        seeds_of(seeds, graph.n, normal=True),
-        alpha,
+        seeds_of(numbers, graph.n, normal=True),
+        damping,
         dangling,
         best=stop.goal == BEST,
         use_barrier=stop.goal in (LARGEST, BEST),
     )
-    return pagerank_scores(problem, stop)
+    return recorded(pagerank_scores(problem, stop), alpha, tensors, grad)
 
 
+@eager("backsolve.local.katz")
 def katz(
     graph: Any, seeds: Any = None, *, beta: float, atol: float, norm: str = "max", budget: int | None = None
 ) -> Ranks:
@@ -157,11 +171,15 @@ def katz(
     if not (isinstance(beta, int | float) and 0 <= beta < math.inf):
         raise ValueError(f"katz: beta must be a finite float >= 0; got {describe(beta)}.")
     stop = _stop("katz", graph, None, atol, norm, None, False, budget)
-    return katz_scores(graph, seeds_of(seeds, graph.n, normal=False), float(beta), stop)
+    numbers, tensors = apart(seeds)
+    ranks = katz_scores(graph, seeds_of(numbers, graph.n, normal=False), float(beta), stop)
+    return recorded(ranks, None, tensors, "sparse")
 
 
 def _graph(graph: Any) -> Graph:
-    return graph if isinstance(graph, Graph) else Graph(graph)
+    graph = graph if isinstance(graph, Graph) else Graph(graph)
+    graph.follow()
+    return graph
 
 
 def _fraction(owner: str, name: str, value: Any) -> float:

@@ -62,6 +62,7 @@ def effective_resistance(
     (0.75, True)
     """
     graph = graph if isinstance(graph, Graph) else Graph(graph)
+    graph.follow()
     if graph.directed:
         raise ValueError("effective_resistance: graph must be undirected; got a directed one: pass directed=False.")
     target = check_tolerance("effective_resistance", "atol", atol)
