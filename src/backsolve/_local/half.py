@@ -71,7 +71,7 @@ class Half:
     def begin(self) -> None:
         """Before pushes start or go on: take values that have changed, or may have, since they were last looked at."""
         if self._begun and (self.system.version is None or self.system.version != self._version):
-            self.renew()
+            self.renew(self.by_rows)
         self._begun = True
 
     def reduce(self, budget: Budget, aim: float = 0.0) -> bool:

@@ -143,7 +143,9 @@ class Triples:
     def change(self, name: str, dA: Any) -> Change:
         """What a user adds to A: (rows, columns, increments). Nobody can tell whether A has entries there."""
         if not isinstance(dA, tuple) or len(dA) != 3:
-            raise TypeError(f"{name} must be (rows, columns, increments), as A is given by functions; got {describe(dA)}.")
+            raise TypeError(
+                f"{name} must be (rows, columns, increments), as A is given by functions; got {describe(dA)}."
+            )
         rows, columns, value = (np.atleast_1d(np.asarray(part)) for part in dA)
         if rows.ndim != 1 or not rows.shape == columns.shape == value.shape:
             raise ValueError(

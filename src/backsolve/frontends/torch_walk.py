@@ -27,7 +27,7 @@ class _Walk(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> Any:
+    def backward(ctx: Any, g: torch.Tensor) -> Any:  # type: ignore[override]
         if torch.is_grad_enabled():  # else the weights would be differentiated twice, and the solve once
             raise RuntimeError(
                 "LearnedWalk has first derivatives only: leave create_graph=True out; backsolve.solve has those of "
