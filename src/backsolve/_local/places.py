@@ -149,7 +149,8 @@ class Triples:
         rows, columns, value = (np.atleast_1d(np.asarray(part)) for part in dA)
         if rows.ndim != 1 or not rows.shape == columns.shape == value.shape:
             raise ValueError(
-                f"{name} must have a row and a column for each increment; got {rows.shape}, {columns.shape}, {value.shape}."
+                f"{name} must have a row and a column for each increment; got {rows.shape}, {columns.shape} and "
+                f"{value.shape}."
             )
         for part in (rows, columns):
             if len(part) and (part.dtype.kind not in "iu" or part.min() < 0 or part.max() >= self.n):

@@ -15,6 +15,7 @@ from .._local.options import Options
 from .._local.session import AbstractSession
 from .._local.vector import VectorQuery
 from .._local.vectors import sparse_vector
+from .torch_functions import Function
 
 __all__ = ["functional", "solve"]
 
@@ -125,7 +126,7 @@ class _Session(AbstractSession):
         raise ValueError("dA cannot be written into values that a function makes: change theta, and ask again.")
 
 
-class _Value(torch.autograd.Function):
+class _Value(Function):
     """A number, or the stored entries of a vector, whose gradient the session knows."""
 
     @staticmethod

@@ -16,6 +16,7 @@ from .._local.learned import checked_weights
 from .._local.learned_gradient import WalkGradient, touched_edges, walk_gradient
 from .._local.walk_options import request
 from .._local.walk_values import cotangents
+from ..eager import eager
 from ..errors import describe
 
 __all__ = ["LearnedWalk", "leaves_of"]
@@ -72,6 +73,7 @@ class LearnedWalk:
             raise ValueError(f"LearnedWalk: framework must be 'numpy', 'torch' or 'jax'; got {describe(framework)}.")
         self.edge_weight, self.alpha, self.framework = edge_weight, float(alpha), framework
 
+    @eager("backsolve.local.LearnedWalk")
     def __call__(
         self,
         theta: Any,
