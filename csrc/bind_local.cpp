@@ -106,6 +106,7 @@ void bind_local(nb::module_& m) {
   bind_matrix<std::int64_t, std::int64_t, float>(c);
   bind_setting(m);
   bind_side<Side, Setting>(m, "LocalSide");
+  bind_local_fetched(m);
   m.def("local_functional", &bound_functional<Side>, "primal"_a, "dual"_a, "index"_a.noconvert(), "t"_a.noconvert());
   m.def("local_outer", [](const Side& primal, const Side& dual, const Matrix& matrix) {
     if (primal.n() != matrix.n || dual.n() != matrix.n) throw nb::value_error("the sides belong to matrices of different sizes");

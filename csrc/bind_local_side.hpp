@@ -8,6 +8,8 @@
 #include "arrays.hpp"
 #include "local_pairs.hpp"
 
+void bind_local_fetched(nb::module_& m);
+
 namespace backsolve::local {
 
 using Index = In<std::int64_t, 1>;

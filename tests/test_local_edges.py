@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 import backsolve as bs
@@ -279,3 +280,117 @@ def test_arguments_of_the_model_are_checked():
         theta = parameters()
         torch.autograd.grad(walk()(theta, 2, at=[3], atol=1e-6).value.sum(), theta, create_graph=True)
     assert repr(walk()).startswith("LearnedWalk(Graph(60 nodes") and bs.local is local
+
+
+# -- matrices -------------------------------------------------------------------------------------------
+
+
+def matrix(seed=0, n=40):
+    """A structure with its diagonal, and features of its entries; not symmetric."""
+    rng = np.random.default_rng(seed)
+    near = (np.arange(n)[:, None] + rng.integers(1, 8, (n, 3))) % n
+    A = sp.coo_array((np.ones(3 * n), (np.repeat(np.arange(n), 3), near.ravel())), shape=(n, n)) + sp.eye_array(n)
+    A = sp.csr_array(A)
+    A.sort_indices()
+    row = np.repeat(np.arange(n), np.diff(A.indptr))
+    return A, row, torch.from_numpy(rng.standard_normal((A.nnz, 2))), torch.from_numpy(A.indices == row)
+
+
+A, ROWS, ENTRY_FEATURES, ON_DIAGONAL = matrix()
+
+
+def entry_weight(theta, k):
+    """Off the diagonal in (-1, 1); on it 12, more than the sum of the moduli in any row or column."""
+    return torch.where(ON_DIAGONAL[k], 12.0, torch.tanh(ENTRY_FEATURES[k] @ theta))
+
+
+def dense_matrix(theta):
+    values = entry_weight(theta, torch.arange(A.nnz))
+    place = torch.from_numpy(ROWS), torch.from_numpy(A.indices.astype(np.int64))
+    return torch.zeros(40, 40, dtype=torch.float64).index_put(place, values)
+
+
+def two_parameters():
+    return torch.tensor([0.7, -0.4], dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("promise", ["rows", "columns", "both"])
+def test_an_edge_model_serves_as_a_matrix(promise):
+    theta, other = two_parameters(), two_parameters()
+    model = local.EdgeModel(A, entry_weight, theta, promise=promise, margin=0.5)
+    est = local.functional(model, ([3], [1.0]), ([5], [2.0]), 1e-9, gradient_atol=1e-9)
+    truth = 2 * torch.linalg.inv(dense_matrix(other))[5, 3]
+    assert abs(est.value.item() - truth.item()) <= est.bound <= 1e-9
+    (3 * est.value).backward()
+    (expected,) = torch.autograd.grad(3 * truth, other)
+    assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-7)
+    found, theta.grad = local.solve(model, ([3], [1.0]), 1e-10), None
+    c = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    (found.value.to_dense() * c).sum().backward()
+    x = torch.linalg.inv(dense_matrix(other))[:, 3]
+    (expected,) = torch.autograd.grad((x * c).sum(), other)
+    assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-7)
+    assert float((found.value.to_dense() - x).detach().abs().max()) <= found.bound
+    g = est.gradient().A
+    assert torch.all(dense_matrix(other)[g.rows, g.columns] != 0) and est.refine(1e-12).bound <= 1e-12
+
+
+def test_an_edge_model_evaluates_what_is_touched(tmp_path):
+    n, counts = 20_000, []
+    big = sp.diags_array([np.ones(n - 1), np.ones(n), np.ones(n - 1)], offsets=[-1, 0, 1], format="csr")
+    local.save(tmp_path / "chain", big)
+    folder = local.open(tmp_path / "chain")
+    on = torch.from_numpy(np.array(folder.indices == np.repeat(np.arange(n), np.diff(folder.indptr))))
+
+    def values(theta, k):
+        counts.append(len(k))
+        return torch.where(on[k], 3.0, -theta)
+
+    theta = torch.ones((), dtype=torch.float64, requires_grad=True)
+    model = local.EdgeModel(folder, values, theta, promise="both")
+    optimizer = torch.optim.SGD([theta], lr=0.1)
+    for _ in range(3):
+        before = theta.item()
+        est = local.entry(model, ([n // 2], [1.0]), n // 2 + 1, 1e-8)
+        est.value.backward()
+        optimizer.step()
+        q = (3 - math.sqrt(9 - 4 * before**2)) / (2 * before)  # x_k = q^|k| / sqrt(9 - 4 theta²)
+        assert abs(est.value.item() - q / math.sqrt(9 - 4 * before**2)) <= est.bound + 1e-12
+    assert sum(counts) < 3000 and theta.item() < 1
+    with pytest.raises(RuntimeError, match="theta was changed in place since"):
+        est.refine(1e-12)
+
+
+def test_numpy_models_have_explicit_gradients():
+    weights = entry_weight(torch.tensor([0.7, -0.4], dtype=torch.float64), torch.arange(A.nnz)).numpy()
+    model = local.EdgeModel(A, lambda theta, k: weights[k] * theta, 1.0)
+    est = local.functional(model, ([3], [1.0]), ([5], [1.0]), 1e-9)
+    M = dense_matrix(two_parameters()).detach().numpy()
+    x, lam = np.linalg.solve(M, np.eye(40)[3]), np.linalg.solve(M.T, np.eye(40)[5])
+    g = est.gradient().A
+    assert abs(est.value - x[5]) <= est.bound
+    assert np.all(np.abs(g.values + lam[g.rows] * x[g.columns]) <= g.bounds)
+
+
+def test_edge_models_refuse_what_they_cannot_do(tmp_path):
+    theta = two_parameters()
+    with pytest.raises(ValueError, match=r"row \d+ is not dominant"):
+        local.entry(local.EdgeModel(A, lambda t, k: torch.ones(len(k)), theta), ([3], [1.0]), 3, 1e-6)
+    with pytest.raises(ValueError, match=r"row \d+ has the value nan"):
+        local.entry(local.EdgeModel(A, lambda t, k: torch.full((len(k),), math.nan), theta), ([3], [1.0]), 3, 1e-6)
+    with pytest.raises(ValueError, match="one float for each of"):
+        local.entry(local.EdgeModel(A, lambda t, k: t, theta), ([3], [1.0]), 3, 1e-6)
+    with pytest.raises(TypeError, match="must return a torch tensor"):
+        local.entry(local.EdgeModel(A, lambda t, k: 3.0, theta), ([3], [1.0]), 3, 1e-6)
+    with pytest.raises(ValueError, match="b must be a constant"):
+        local.entry(local.EdgeModel(A, entry_weight, theta), ([3], theta[:1]), 3, 1e-6)
+    with pytest.raises(ValueError, match="promise must be one of"):
+        local.EdgeModel(A, entry_weight, theta, promise="diagonal")
+    with pytest.raises(TypeError, match="structure must be sparse"):
+        local.EdgeModel(np.eye(3), entry_weight, theta)
+    local.save(tmp_path / "s", sp.csr_array(np.eye(3)), symmetric=True)
+    with pytest.raises(ValueError, match=r"must have columns.*save it with symmetric=False"):
+        local.EdgeModel(local.open(tmp_path / "s"), entry_weight, theta)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        value = local.entry(local.EdgeModel(A, entry_weight, theta), ([3], [1.0]), 3, 1e-6).value
+        torch.autograd.grad(value, theta, create_graph=True)

@@ -123,20 +123,20 @@ class _Lists:
 
 def answer(graph: Graph, alpha: float, evaluate: Evaluate, seeds: Seeds, goal: Goal, budget: Budget) -> WalkAnswer:
     """x = (1 - alpha) s + alpha Pᵀ x for every query; rows that any of them lacks are evaluated in one call."""
-    lists = _Lists(graph, alpha, evaluate)
+    lists, asked_goal = _Lists(graph, alpha, evaluate), goal
     setting = _kernels.LocalFetchedSetting(lists.fetcher.matrix, False, False)
     vectors = [_merged(seeds.ids[a:b], (1 - alpha) * seeds.weights[a:b]) for a, b in itertools.pairwise(seeds.first)]
     sides = [FetchedSide(lists.fetcher) for _ in vectors]
     for side, vector in zip(sides, vectors, strict=True):
         side.load(setting, *vector)
-    bounds = np.zeros(0)
+    bounds = np.full(len(vectors), np.inf)
     for _ in range(4):  # what rounding adds is seen by the certificate only
         _push(sides, setting, lists, goal, alpha, budget)
         bounds = np.array([_certify(*one, setting, lists, alpha) for one in zip(sides, vectors, strict=True)])
         if goal.atol is None or budget.empty or np.all(bounds <= goal.atol):
             break
         goal = Goal(goal.atol * 0.5, None)
-    asked = np.inf if goal.atol is None else goal.atol
+    asked = np.inf if asked_goal.atol is None else asked_goal.atol
     status = Status.BUDGET if budget.empty else Status.CERTIFIED if np.all(bounds <= asked) else Status.INACCURATE
     found = [side.support() for side in sides]
     orders = [np.argsort(one[0]) for one in found]

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from ..eager import FUNCTIONS
-from . import torch_determinant, torch_free, torch_local_functions, torch_sparse  # noqa: F401  # their derivatives are eager
+from . import (  # noqa: F401  # their derivatives are eager
+    torch_determinant,
+    torch_edges,
+    torch_free,
+    torch_local_functions,
+    torch_sparse,
+    torch_walk,
+)
 
 __all__ = ["OUTSIDE", "breaking"]
 

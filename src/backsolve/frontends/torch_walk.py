@@ -13,11 +13,12 @@ from .._local.learned import WalkAnswer, answer, checked_weights
 from .._local.learned_gradient import touched_edges, walk_gradient
 from .._local.walk_options import Request
 from .._local.walk_values import cotangents, stacked, values_at
+from .torch_functions import Function
 
 __all__ = ["walk"]
 
 
-class _Walk(torch.autograd.Function):
+class _Walk(Function):
     """(weights of the touched edges) -> x̂: the function that x̂ is certified to be."""
 
     @staticmethod

@@ -9,6 +9,7 @@ from .._local.ranks import Ranks
 from .cost import predict_cost
 from .derivatives import hvp, value_and_grad
 from .dominant import DiagonallyDominant
+from .edges import EdgeModel
 from .learned import LearnedWalk
 from .queries import entry, functional, solve
 from .ranking import katz, pagerank
@@ -18,6 +19,7 @@ from .storage import open, save
 
 __all__ = [
     "DiagonallyDominant",
+    "EdgeModel",
     "Estimate",
     "Folder",
     "Forecast",

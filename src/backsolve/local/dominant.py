@@ -15,6 +15,7 @@ from .._local.system import System
 from ..eager import eager
 from ..errors import describe
 from ..operators import CSR
+from .edges import EdgeModel
 from .rows import Rows
 
 __all__ = ["DiagonallyDominant", "wrap"]
@@ -114,8 +115,8 @@ class DiagonallyDominant:
 
 
 def wrap(A: Any) -> Any:
-    """A itself if it is prepared, or a function of rows; else prepared now."""
-    return A if isinstance(A, DiagonallyDominant | Rows) else DiagonallyDominant(A)
+    """A itself if it is prepared, or given by a function; else prepared now."""
+    return A if isinstance(A, DiagonallyDominant | Rows | EdgeModel) else DiagonallyDominant(A)
 
 
 def _of_folder(folder: Folder, promise: str | None, values: Any) -> tuple[System, Any]:

@@ -16,9 +16,10 @@ from .._local.learned import checked_weights
 from .._local.learned_gradient import WalkGradient, touched_edges, walk_gradient
 from .._local.walk_options import request
 from .._local.walk_values import cotangents
+from ..eager import eager
 from ..errors import describe
 
-__all__ = ["LearnedWalk"]
+__all__ = ["LearnedWalk", "leaves_of"]
 
 
 class LearnedWalk:
@@ -72,6 +73,7 @@ class LearnedWalk:
             raise ValueError(f"LearnedWalk: framework must be 'numpy', 'torch' or 'jax'; got {describe(framework)}.")
         self.edge_weight, self.alpha, self.framework = edge_weight, float(alpha), framework
 
+    @eager("backsolve.local.LearnedWalk")
     def __call__(
         self,
         theta: Any,
@@ -162,7 +164,7 @@ class LearnedWalk:
         return walk_gradient(found, edges, weights, cotangents(found, asked, np.asarray(g)))
 
     def _frontend(self, theta: Any) -> Any:
-        name = self.framework or dispatch.frontend_of(*_leaves(theta)).name
+        name = self.framework or dispatch.frontend_of(*leaves_of(theta)).name
         if name == "tensorflow":
             raise TypeError("LearnedWalk: theta must be of NumPy, torch or JAX; TensorFlow is not served.")
         return import_module(f"..frontends.{name}_walk", __package__)
@@ -171,12 +173,12 @@ class LearnedWalk:
         return f"LearnedWalk({self.graph!r}, alpha={self.alpha:g})"
 
 
-def _leaves(theta: Any) -> list[Any]:
+def leaves_of(theta: Any) -> list[Any]:
     """Arrays in theta, of containers and modules."""
     if isinstance(theta, dict):
         theta = list(theta.values())
     elif hasattr(theta, "parameters"):
         theta = list(theta.parameters())
     if isinstance(theta, list | tuple):
-        return [leaf for part in theta for leaf in _leaves(part)]
+        return [leaf for part in theta for leaf in leaves_of(part)]
     return [theta]

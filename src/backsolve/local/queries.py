@@ -13,7 +13,8 @@ from .._local.estimate import Estimate
 from .._local.options import Options
 from ..eager import eager
 from ..errors import describe
-from .dominant import DiagonallyDominant, wrap
+from .dominant import wrap
+from .edges import EdgeModel
 from .handover import hand_over
 
 __all__ = ["entry", "functional", "solve"]
@@ -153,7 +154,9 @@ def solve(
     return _frontend(D, b).solve(D.system, D._data, D._slots, b, options)
 
 
-def _frontend(D: DiagonallyDominant, *vectors: Any) -> Any:
+def _frontend(D: Any, *vectors: Any) -> Any:
+    if isinstance(D, EdgeModel):
+        return import_module(f"..frontends.{'torch_edges' if D.framework == 'torch' else 'numpy_local'}", __package__)
     parts = [part for v in vectors for part in (v if isinstance(v, tuple) else (v,)) if not scipy.sparse.issparse(part)]
     name = dispatch.frontend_of(D._data, *parts).name
     return import_module(f"..frontends.{name}_local", __package__)
