@@ -151,8 +151,8 @@ def test_failures_have_one_status_and_one_sentence(what, name):
 
 
 def without_numbers(error):
-    """Residuals differ in the last digits from one LAPACK to the other."""
-    return re.sub(r"\d\.\de[+-]\d\d", "#", str(error))
+    """Residuals differ in the last digits from one LAPACK to the other, and some factor the transpose."""
+    return re.sub(r"\d\.\de[+-]\d\d", "#", str(error)).replace("in column", "in row")
 
 
 SPARSE = lambda array: bs.coo(array(np.array([2.0, 1.0, 4.0])), ([0, 0, 1], [0, 1, 1]), (2, 2))  # noqa: E731

@@ -61,8 +61,8 @@ def alive(monkeypatch):
     born = weakref.WeakSet()
     original = Factored.__init__
 
-    def counting(self):
-        original(self)
+    def counting(self, **options):
+        original(self, **options)
         born.add(self)
 
     monkeypatch.setattr(Factored, "__init__", counting)
