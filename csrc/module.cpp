@@ -11,7 +11,6 @@ void bind_extended(nb::module_& m);
 void bind_ffi(nb::module_& m);
 void bind_incomplete(nb::module_& m);
 void bind_local(nb::module_& m);
-void bind_local_fetched(nb::module_& m);
 void bind_local_margins(nb::module_& m);
 void bind_local_pagerank(nb::module_& m);
 void bind_local_transpose(nb::module_& m);
@@ -26,7 +25,6 @@ NB_MODULE(_kernels, m) {
   bind_ffi(m);
   bind_incomplete(m);
   bind_local(m);
-  bind_local_fetched(m);
   bind_local_margins(m);
   bind_local_pagerank(m);
   bind_local_transpose(m);
