@@ -14,6 +14,7 @@ from . import (  # noqa: F401  # their derivatives are eager
     torch_edges,
     torch_free,
     torch_local_functions,
+    torch_rank,
     torch_sparse,
     torch_walk,
 )
