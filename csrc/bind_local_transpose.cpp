@@ -80,6 +80,18 @@ void bind_mirror(nb::module_& m) {
     }
     return nb::make_tuple(found.first, found.second);
   }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "data"_a.noconvert().none(), "first"_a, "last"_a);
+  m.def("local_without_mirror_at", [](In<Position, 1> indptr, In<I, 1> indices, In<T, 1> data, In<std::int64_t, 1> nodes) {
+    auto rows = rows_of<I, T>(indptr, indices);
+    expect(data, {rows.stored}, "data");
+    rows.val = data.data();
+    const std::int64_t count = static_cast<std::int64_t>(nodes.shape(0));
+    std::pair<std::int64_t, std::int64_t> found{-1, -1};
+    for (std::int64_t k = 0; k < count && found.first < 0; ++k) {
+      expect_lists(nodes.data()[k], nodes.data()[k] + 1, rows.n);
+      found = backsolve::local::without_mirror(rows, nodes.data()[k], nodes.data()[k] + 1);
+    }
+    return nb::make_tuple(found.first, found.second);
+  }, "indptr"_a.noconvert(), "indices"_a.noconvert(), "data"_a.noconvert(), "nodes"_a.noconvert());
 }
 
 template <class I>

@@ -402,3 +402,16 @@ def test_one_thread_at_a_time_works_with_a_query():
     assert not errors and len(found) == 6
     want = spread(T, 3000) @ bs.solve(A, spread(B, 3000))
     assert all(abs(e.value - want) <= e.bound + 1e-14 for e in found if isinstance(e, local.Estimate))
+
+
+def test_bounds_of_gradients_are_those_of_the_values_as_they_are():
+    """Nobody tells that an array of NumPy has changed: what was pushed for the old values is judged by the new ones."""
+    A = band(N, gap=0.05)
+    est = local.functional(A, B, T, 1e-7)
+    before = est.gradient()
+    A.data *= np.where(A.data == A.diagonal()[A.nonzero()[0]], 1.0, 0.1)
+    after = est.gradient()
+    truth = dense_gradient(A, b, t)[2]
+    rows, columns = A.nonzero()
+    assert np.all(np.abs(full(after.A, A.nnz) - truth) <= after.A.bound_at(rows, columns) + slack(N))
+    assert np.any(np.abs(before.A.values - truth[before.A.places]) > before.A.bounds)

@@ -211,3 +211,19 @@ def test_read_only_values_keep_their_margins():
     first, second = (local.functional(D, UNIT, UNIT, 1e-9) for D in (kept, made))
     assert abs(first.value - second.value) <= first.bound + second.bound
     assert first.touched < second.touched
+
+
+def test_symmetric_folders_stay_symmetric(tmp_path):
+    local.save(tmp_path / "A", chain(), symmetric=True)
+    folder = local.open(tmp_path / "A", "c")
+    D = local.DiagonallyDominant(folder)
+    (place,) = np.flatnonzero((chain().nonzero()[0] == 3) & (chain().nonzero()[1] == 4))
+    folder.data[place] = -0.2
+    with pytest.raises(ValueError, match=r"the entry \(3, 4\) is not that of \(4, 3\) any more"):
+        local.functional(D, UNIT, UNIT, 1e-9)
+    (mirror,) = np.flatnonzero((chain().nonzero()[0] == 4) & (chain().nonzero()[1] == 3))
+    folder.data[mirror] = -0.2
+    A = changed(3, 4, -0.2).tolil()
+    A[4, 3] = -0.2
+    found = local.functional(D, UNIT, UNIT, 1e-9)
+    assert abs(found.value - np.linalg.inv(A.toarray())[3, 3]) <= found.bound

@@ -126,6 +126,7 @@ class Half:
     def settle(self) -> None:
         """Make the residual anew, so that nothing that rounding did to it is left out."""
         self.side.recompute(self.setting, *self.b)
+        self.system.check_mirror(self.side)
         self._measure()
 
     def add_right_hand_side(self, index: np.ndarray, value: np.ndarray) -> None:

@@ -46,6 +46,9 @@ class ImplicitSystem:
         """The lists that are there, as kernels take them."""
         return self.fetcher.matrix
 
+    def check_mirror(self, side: Any) -> None:
+        """Rows and columns that were fetched are compared where both are there."""
+
     def pushes(self, dual: bool) -> bool:
         """Whether the side of M, or of Mᵀ, can be pushed: it reads columns of M, or rows."""
         return self.fetcher.functions[not dual] is not None

@@ -181,7 +181,9 @@ class AbstractSession(ABC):
         return self._version is None or self.system.version != self._version
 
     def _unchanged(self, what: str) -> None:
-        if self._version is not None and self._maybe_changed():
+        if self._version is None:
+            self._renew(self.query)  # nobody knows: bounds are then those of the values as they are
+        elif self._maybe_changed():
             raise RuntimeError(f"{what}: the values of A have been changed since: call estimate.update() first.")
 
     def _differentiable(self, query: Any) -> None:

@@ -192,6 +192,19 @@ class System:
             raise ValueError(f"{at} has a value that is NaN or infinite now: look for the first step that wrote it.")
         return found
 
+    def check_mirror(self, side: Any) -> None:
+        """ValueError if rows that are read as columns, and may be written to, differ from them at touched unknowns."""
+        A = self.access
+        if not (A.symmetric and A.data.flags.writeable):
+            return
+        indptr = A.indptr.astype(np.int64, copy=False)
+        i, j = _kernels.local_without_mirror_at(indptr, A.indices, A.data, side.support(touched=True)[0])
+        if i >= 0:
+            raise ValueError(
+                f"the entry ({i}, {j}) is not that of ({j}, {i}) any more, and A was saved with symmetric=True, "
+                "so that its rows are read as columns: write both, or save it with symmetric=False."
+            )
+
     # -- what kernels take ------------------------------------------------------------------------------
 
     def pushes(self, dual: bool) -> bool:
