@@ -56,7 +56,8 @@ class Errors:
         bound = np.full(len(nodes), np.inf)
         w = self.system.v if self.dual else self.system.w
         if np.isfinite(self.rows):
-            bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * UP + TINY
+            with np.errstate(over="ignore"):
+                bound = np.full(len(nodes), self.rows) if w is None else self.rows * w[nodes] * UP + TINY
         if np.isfinite(self.columns) and len(nodes):
             margin = self.system.margins_at(nodes, columns=not self.dual)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
