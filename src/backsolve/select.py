@@ -53,8 +53,8 @@ def _thin(A: Any) -> bool:
     A step with new values on a known pattern takes a third to a half of the time with SuperLU, a new pattern at most
     twice as long, so that the third solve makes up for it; in batches, which share it, a quarter to a half
     (benchmarks/results/choice.json; its rows about batches are not kept). Where places of the diagonal are empty and
-    the pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a fifth to a fifteenth in a step, 1.2
-    times to a third once (benchmarks/results/circuits.json).
+    the pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a
+    fifth to a fifteenth in a step, 1.2 times to a third once (benchmarks/results/circuits.json).
     """
     return (
         installed("klu")
