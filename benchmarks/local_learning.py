@@ -4,8 +4,9 @@ Each graph is a pair of .npy files (indptr int64, indices int32) that is mapped,
 to nodes within 4,096 of it, nearer ones more often, and every sixteenth edge to any node. Edges and their 8 features
 are hashes, so that the surroundings of a node are alike for every size. The weight of an edge is exp(theta . features).
 A step is that of examples/learned_walk.py: walks from 32 nodes, the loss of the ranks of 32 targets among 64 nodes near
-them, backward, Adam. Steps start at nodes all over the graph; the first is not counted. Resident memory is that of the
-process less what it has when a graph is opened; pages of the files that the kernel may drop are counted apart.
+them, backward, Adam. Steps start at nodes all over the graph; the first is not counted. Processor time is what other
+work on the machine changes little. Resident memory is what the process grew by in the steps; pages of the files, which
+the kernel may drop, are counted apart.
 
 Writes results/local_learning.json.
 
@@ -96,23 +97,24 @@ def measure(graph, steps):
     for _ in range(steps + 1):
         seeds = rng.integers(0, graph.n, QUERIES)
         at = (seeds[:, None] + rng.integers(1, 64, (QUERIES, CANDIDATES))) % graph.n
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         est = walk(theta, seeds, eps=EPS, at=at)
         middle = time.perf_counter()
         optimizer.zero_grad()
         loss_of(est.value, rng.integers(0, CANDIDATES, QUERIES)).backward()
         optimizer.step()
-        end = time.perf_counter()
+        end, busy = time.perf_counter(), time.process_time() - busy
         found, _ = est.query
-        rows.append((middle - start, end - middle, est.touched, found.evaluated, found.calls))
+        rows.append((middle - start, end - middle, busy, est.touched, found.evaluated, found.calls))
     after, mapped = resident()
-    forward, backward, touched, evaluated, calls = np.array(rows[1:]).T
+    forward, backward, processor, touched, evaluated, calls = np.array(rows[1:]).T
     return {
         "nodes": graph.n,
         "edges": len(graph.indices),
         "forward_seconds": quartiles(forward),
         "backward_seconds": quartiles(backward),
         "step_seconds": quartiles(forward + backward),
+        "processor_seconds": quartiles(processor),
         "edges_read_by_pushes": quartiles(touched),
         "weights_evaluated": quartiles(evaluated),
         "calls": quartiles(calls),
@@ -167,7 +169,8 @@ def main():
         results.append(json.loads(run.stdout))
         r = results[-1]
         print(
-            f"{r['edges']:>12,} edges   step {r['step_seconds'][1] * 1e3:7.1f} ms   evaluated "
+            f"{r['edges']:>12,} edges   step {r['step_seconds'][1] * 1e3:7.1f} ms, of the processor "
+            f"{r['processor_seconds'][1] * 1e3:.1f}   evaluated "
             f"{r['weights_evaluated'][1]:9,.0f}   read {r['edges_read_by_pushes'][1]:9,.0f}   calls "
             f"{r['calls'][1]:3.0f}   own memory +{r['own_bytes_grown'] / 2**20:.0f} MiB   files "
             f"+{r['file_bytes_resident_grown'] / 2**20:.0f} MiB",

@@ -204,6 +204,15 @@ def test_what_cannot_be_differentiated_is_told():
         local.pagerank(graph, 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("seeds", [((0, 1), (1.0, 3.0)), [((0, 1), (1.0, 3.0)), {2: 1.0}], [1, 2]])
+def test_plain_seeds_are_taken_beside_torch_weights(seeds):
+    w = weights()
+    ours = local.pagerank(local.Graph((START, END), w, n=N), seeds, atol=1e-12)
+    plain = local.pagerank(local.Graph((START, END), w.detach().numpy(), n=N), seeds, atol=1e-12)
+    np.testing.assert_array_equal(ours.toarray(), plain.toarray())
+    assert ours.scores.requires_grad
+
+
 def test_without_gradients_scores_are_plain():
     w = weights()
     graph = local.Graph((START, END), w, n=N)

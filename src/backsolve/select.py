@@ -52,9 +52,9 @@ def _thin(A: Any) -> bool:
 
     A step with new values on a known pattern takes a third to a half of the time with SuperLU, a new pattern at most
     twice as long, so that the third solve makes up for it; in batches, which share it, a quarter to a half
-    (benchmarks/results/choice.json). Where places of the diagonal are empty and the pattern is far from symmetric, KLU
-    first permutes it to block triangular form, and thin need not be asked for: a fifth to a fifteenth in a step, 1.2
-    times to a third once (benchmarks/results/circuits.json).
+    (benchmarks/results/choice.json; its rows about batches are not kept). Where places of the diagonal are empty and
+    the pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a
+    fifth to a fifteenth in a step, 1.2 times to a third once (benchmarks/results/circuits.json).
     """
     return (
         installed("klu")
@@ -81,8 +81,8 @@ def _fills_in(A: Any) -> bool:
     There a step of training with Pardiso takes a fifth to two thirds of the time with SuperLU; the first solve takes
     between 1.9 times, where A is definite and of 10,000 unknowns, and a tenth. In three dimensions that holds from
     1,500 unknowns on, in two from 50,000, or 10,000 where only a triangle is factored (benchmarks/results/choice.json),
-    and in batches, which share the analysis, from 5,000; for the long rows of high-order and shell elements, too, from
-    1,500 (benchmarks/results/compare.json).
+    and in batches, which share the analysis, from 5,000 (not kept there); for the long rows of high-order and shell
+    elements, too, from 1,500 (benchmarks/results/compare.json).
     """
     n, pattern = A.shape[0], A.structure
     if n < 1_500 or Pardiso().refuse(A) is not None:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from ..errors import describe
 from ..indices import integers
 
-__all__ = ["Seeds", "seeds_of"]
+__all__ = ["Seeds", "is_pair", "seeds_of"]
 
 
 class Seeds(NamedTuple):
@@ -31,7 +31,7 @@ def seeds_of(seeds: Any, n: int, *, normal: bool) -> Seeds:
         return Seeds(np.array([0, 1]), np.array([seeds]), np.ones(1), True)
     if seeds is None:
         found = Seeds(np.array([0, n]), np.arange(n), np.ones(n), True)
-    elif isinstance(seeds, dict) or _is_pair(seeds):
+    elif isinstance(seeds, dict) or is_pair(seeds):
         ids, weights = _distribution(seeds)
         found = Seeds(np.array([0, len(ids)]), ids, weights, True)
     elif sp.issparse(seeds):
@@ -39,7 +39,7 @@ def seeds_of(seeds: Any, n: int, *, normal: bool) -> Seeds:
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"seeds: a sparse matrix must have the shape (queries, {n}); got {rows.shape}.")
         found = Seeds(rows.indptr.astype(np.int64), rows.indices.astype(np.int64), np.asarray(rows.data, float), False)
-    elif isinstance(seeds, list | tuple) and seeds and all(isinstance(one, dict) or _is_pair(one) for one in seeds):
+    elif isinstance(seeds, list | tuple) and seeds and all(isinstance(one, dict) or is_pair(one) for one in seeds):
         pairs = [_distribution(one) for one in seeds]
         first = np.cumsum([0, *(len(ids) for ids, _ in pairs)])
         found = Seeds(first, np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]), False)
@@ -52,7 +52,7 @@ def seeds_of(seeds: Any, n: int, *, normal: bool) -> Seeds:
     return _checked(found, n, normal)
 
 
-def _is_pair(value: Any) -> bool:
+def is_pair(value: Any) -> bool:
     """(ids, weights): two arrays or lists."""
     return isinstance(value, tuple) and len(value) == 2 and all(np.ndim(part) == 1 for part in value)
 

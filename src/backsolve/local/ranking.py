@@ -51,7 +51,7 @@ def pagerank(
         s. One int, one dict {node: weight} or one pair is one query. Several ints are a query each, so are a list of
         dicts or pairs, and the rows of a sparse matrix (queries, n). None: all nodes alike. Weights ≥ 0 are divided by
         their sum.
-    alpha : float in [0, 1), default 0.85
+    alpha : float in [0, 1), or a torch scalar, default 0.85
         THE DAMPING FACTOR, the chance that the walk goes on: the `alpha` of networkx. It is NOT the chance to restart,
         1 - alpha here, which Andersen, Chung and Lang, PyTorch Geometric, networkit and others call alpha.
     eps : float > 0, optional

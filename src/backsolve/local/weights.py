@@ -9,6 +9,7 @@ from typing import Any
 from .. import dispatch
 from .._local.given import TAKE, Given
 from .._local.ranks import Ranks
+from .._local.seeds import is_pair
 
 __all__ = ["apart", "plain", "recorded"]
 
@@ -35,9 +36,9 @@ def plain(value: Any) -> Any:
 
 def apart(seeds: Any) -> tuple[Any, list[Any]]:
     """Seeds as plain arrays, and for each query its weights if they are a tensor, else None."""
-    if isinstance(seeds, tuple) and len(seeds) == 2 and _frontend(seeds[1]) is not None:
-        return (plain(seeds[0]), plain(seeds[1])), [seeds[1]]
-    if isinstance(seeds, list | tuple) and any(isinstance(one, tuple) for one in seeds):
+    if is_pair(seeds):
+        return (plain(seeds[0]), plain(seeds[1])), [None if _frontend(seeds[1]) is None else seeds[1]]
+    if isinstance(seeds, list | tuple) and any(map(is_pair, seeds)):
         pairs = [apart(one) for one in seeds]
         return [pair for pair, _ in pairs], [tensor for _, found in pairs for tensor in found]
     return seeds, [None]
