@@ -31,11 +31,11 @@ bench: .venv/.installed
 .venv/.environment: constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) scikit-build-core nanobind cmake ninja
-	$(INSTALL) numpy scipy pyamg array-api-compat torch jax lineax tensorflow-cpu matplotlib pypardiso PyKLU pytest pytest-xdist hypothesis mpmath networkx ruff 'pyright[nodejs]'
+	$(INSTALL) numpy scipy pyamg array-api-compat torch jax lineax tensorflow-cpu matplotlib pypardiso PyKLU clarabel torchdiffeq diffrax scikit-learn pytest pytest-xdist hypothesis mpmath networkx ruff 'pyright[nodejs]'
 	touch $@
 
 .venv/.installed: .venv/.environment $(NATIVE)
-	$(INSTALL) --no-build-isolation --editable '.[torch,jax,lineax,pardiso,klu,demo,test]'
+	$(INSTALL) --no-build-isolation --editable '.[torch,jax,lineax,pardiso,klu,qp,ode,diffrax,demo,test]'
 	touch $@
 
 clean:
