@@ -268,6 +268,38 @@ def test_what_does_not_converge_is_solved_directly_and_said(caplog):
     assert sol.adjoint.converged and not isinstance(sol.adjoint.method, bs.CG)
 
 
+def test_a_pattern_remembers_that_iterating_failed(caplog):
+    A = cube(24)
+    hard = bs.aslinearoperator(sp.csr_array(A - 1.3 * sp.eye_array(24**3)))  # indefinite, as in acoustics
+    b = random(24**3)
+    with caplog.at_level(logging.WARNING, "backsolve"):
+        first = bs.solve_with_info(hard, b)
+        assert caplog.text.count("solved by") == 1
+        again = bs.solve_with_info(hard.with_data(1.1 * hard.data), b)
+    assert caplog.text.count("solved by") == 1
+    for sol in (first, again):
+        assert sol.status == bs.Status.CONVERGED_BACKWARD and not isinstance(sol.method, bs.BiCGStab)
+    assert "bicgstab" not in bs.explain(hard).lower()
+
+
+def test_general_meshes_in_space_are_iterated_with_to_the_residual_of_factors():
+    A = cube(24)
+    wind = sp.diags_array([-0.3, 0.3], offsets=[-1, 1], shape=A.shape)
+    A = sp.csr_array(A + wind.multiply(A != 0))
+    data, b = torch.from_numpy(A.data).requires_grad_(), torch.from_numpy(random(24**3))
+    sol = bs.solve_with_info(bs.CSR(data, A.indices, A.indptr, A.shape), b)
+    assert isinstance(sol.method, bs.BiCGStab) and sol.converged and float(sol.stats.relative_residual) <= 1e-12
+    sol.x.square().sum().backward()
+    assert isinstance(sol.adjoint.method, bs.BiCGStab) and sol.adjoint.converged
+    want = torch.from_numpy(A.data).requires_grad_()
+    bs.solve(bs.CSR(want, A.indices, A.indptr, A.shape), b, method="pardiso").square().sum().backward()
+    assert (data.grad - want.grad).norm() <= 1e-10 * want.grad.norm()
+    small, askew = cube(20), sp.csr_array(A + sp.eye_array(24**3, k=5))
+    for other in (small, askew):
+        assert not isinstance(bs.solve_with_info(other, np.ones(other.shape[0])).method, bs.BiCGStab)
+
+
+
 def test_a_false_declaration_is_told_as_by_direct_methods():
     A = sp.csr_array(cube(20) - 3 * sp.eye_array(8_000))
     sol = bs.solve_with_info(A, random(8_000), assume="spd", on_failure="return")

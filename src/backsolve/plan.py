@@ -22,6 +22,9 @@ __all__ = ["Factored", "Plan"]
 
 _log = logging.getLogger("backsolve")
 
+GAVE_WAY = "gave way"
+"""What a pattern remembers after a method that iterates, which "auto" chose, has failed on it."""
+
 
 class Factored:
     """The prepared state for one set of values: made at first use, shared by a solve and all its derivatives.
@@ -150,6 +153,7 @@ class Plan:
             self.method, why, spare.method,
         )  # fmt: skip
         factored.forget()
+        self.template.structure.memo[GAVE_WAY] = True
         self.method, self.targets, self.spare = spare.method, spare.targets, None
 
     def slogdet(self, factored: Factored, data: Any) -> tuple[Any, Any]:
