@@ -16,8 +16,12 @@
 #include <string>
 #include <utility>
 
-#if defined(__unix__) || defined(__APPLE__)
+// Fuzzing takes the heap, whose ends are watched.
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(BACKSOLVE_FUZZ)
+#define BACKSOLVE_MAPS 1
 #include <sys/mman.h>
+#else
+#define BACKSOLVE_MAPS 0
 #endif
 
 namespace backsolve::local {
@@ -41,7 +45,7 @@ class Pages {
   explicit Pages(std::int64_t count) : bytes_(static_cast<std::size_t>(count) * sizeof(T)) {
     if (count < 0 || (count && bytes_ / sizeof(T) != static_cast<std::size_t>(count))) throw std::bad_alloc();
     if (!bytes_) return;
-#if defined(__unix__) || defined(__APPLE__)
+#if BACKSOLVE_MAPS
     void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     data_ = static_cast<T*>(p);
@@ -68,7 +72,7 @@ class Pages {
  private:
   void release() noexcept {
     if (!data_) return;
-#if defined(__unix__) || defined(__APPLE__)
+#if BACKSOLVE_MAPS
     munmap(data_, bytes_);
 #else
     std::free(data_);
