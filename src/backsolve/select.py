@@ -52,10 +52,10 @@ def _thin(A: Any) -> bool:
     """Circuits, power grids and other networks, whose factors stay thin; smaller meshes, and more where in batches.
 
     A step with new values on a known pattern takes a third to a half of the time with SuperLU, a new pattern at most
-    twice as long, so that the third solve makes up for it; in batches, which share it, a quarter to a half
-    (benchmarks/results/choice.json; its rows about batches are not kept). Where places of the diagonal are empty and
-    the pattern is far from symmetric, KLU first permutes it to block triangular form, and thin need not be asked for: a
-    fifth to a fifteenth in a step, 1.2 times to a third once (benchmarks/results/circuits.json).
+    twice as long, so that the third solve makes up for it; in batches, which share it, two fifths from the first on
+    (benchmarks/results/choice.json). Where places of the diagonal are empty and the pattern is far from symmetric, KLU
+    first permutes it to block triangular form, and thin need not be asked for: a fifth to a fifteenth in a step, 1.2
+    times to a third once (benchmarks/results/circuits.json).
     """
     return (
         installed("klu")
@@ -81,9 +81,9 @@ def _fills_in(A: Any) -> bool:
 
     There a step of training with Pardiso takes a fifth to two thirds of the time with SuperLU; the first solve takes
     between 1.9 times, where A is definite and of 10,000 unknowns, and a tenth. In three dimensions that holds from
-    1,500 unknowns on, in two from 50,000, or 10,000 where only a triangle is factored (benchmarks/results/choice.json),
-    and in batches, which share the analysis, from 5,000 (not kept there); for the long rows of high-order and shell
-    elements, too, from 1,500 (benchmarks/results/compare.json).
+    1,500 unknowns on, in two from 50,000, or 10,000 where only a triangle is factored, and in batches, which share the
+    analysis, from 5,000 (benchmarks/results/choice.json); for the long rows of high-order and shell elements, too, from
+    1,500 (benchmarks/results/compare.json).
     """
     n, pattern = A.shape[0], A.structure
     if n < 1_500 or Pardiso().refuse(A) is not None:
@@ -147,14 +147,14 @@ def _definite_in_space(A: Any) -> bool:
     return A.assumed == "spd" and _in_space(A)
 
 
-def _general_in_space(A: Any, n: int) -> bool:
-    """BiCGStab with ILU(0) for what is not declared definite, from n unknowns on, to a residual near that of factors.
+def _general_in_space(A: Any) -> bool:
+    """BiCGStab with ILU(0), where A is not declared definite, to a residual near that of factors.
 
-    It takes between 1.3 times of the quickest direct method and a fifth of 13,824 unknowns, and a twentieth of 262,144
-    (benchmarks/results/choice.json). Hard coefficients let it fail: iterations are bounded by what a factorization
-    takes, so that the attempt about doubles the time of the first solve, and the pattern remembers.
+    It takes between 1.2 times of the quickest direct method in a step of 4,096 unknowns, where the coefficient is rough,
+    and a twentieth of 262,144 (benchmarks/results/choice.json). Hard coefficients let it fail: iterations are bounded by
+    what a factorization takes, so that the attempt about doubles the time of the first solve, and the pattern remembers.
     """
-    return A.shape[0] >= n and A.assumed != "spd" and _in_space(A)
+    return A.assumed != "spd" and _in_space(A)
 
 
 RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
@@ -169,15 +169,11 @@ RULES: list[tuple[Callable[[Any], bool], AbstractMethod, str]] = [
         "declared positive definite, and fills in as space does",
     ),
     (
-        lambda A: _general_in_space(A, 100_000),
+        lambda A: A.shape[0] >= 100_000 and _general_in_space(A),
         BiCGStab(rtol=1e-12, maxiter=400, M="ilu0"),
         "a mesh that fills in as space does",
     ),
-    (
-        lambda A: _general_in_space(A, 12_000),
-        BiCGStab(rtol=1e-12, maxiter=100, M="ilu0"),
-        "a mesh that fills in as space does",
-    ),
+    (_general_in_space, BiCGStab(rtol=1e-12, maxiter=100, M="ilu0"), "a mesh that fills in as space does"),
     (_thin, KLU(), "sparse with thin factors, for whose other values one ordering, and mostly its pivots, serve again"),
     (lambda A: _fills_in(A) and installed("pardiso"), Pardiso(), "sparse and a large mesh, whose factors fill in"),
     (lambda A: True, SuperLU(), "sparse, and SuperLU is the sparse direct engine at hand"),
