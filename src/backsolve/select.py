@@ -150,9 +150,10 @@ def _definite_in_space(A: Any) -> bool:
 def _general_in_space(A: Any) -> bool:
     """BiCGStab with ILU(0), where A is not declared definite, to a residual near that of factors.
 
-    It takes between 1.2 times of the quickest direct method in a step of 4,096 unknowns, where the coefficient is rough,
-    and a twentieth of 262,144 (benchmarks/results/choice.json). Hard coefficients let it fail: iterations are bounded by
-    what a factorization takes, so that the attempt about doubles the time of the first solve, and the pattern remembers.
+    It takes between 1.2 times of the quickest direct method in a step of 4,096 unknowns, where the coefficient is
+    rough, and a twentieth of 262,144 (benchmarks/results/choice.json). Hard coefficients let it fail: iterations are
+    bounded by what a factorization takes, so that the attempt about doubles the time of the first solve, and the
+    pattern remembers.
     """
     return A.assumed != "spd" and _in_space(A)
 
