@@ -189,8 +189,11 @@ def render() -> None:
             text += f"| {graph['name']} | {row['eps']:g} | {numbers} |\n"
     FILE.with_suffix(".md").write_text(text)
     count = len(kept["graphs"])
-    figure, axes = plt.subplots(1, count, figsize=(3 * count, 3.6), sharey=True, squeeze=False)
-    for axis, graph in zip(axes[0], kept["graphs"], strict=True):
+    across, down = min(count, 4), -(-count // 4)
+    figure, axes = plt.subplots(down, across, figsize=(3 * across, 2.9 * down + 0.7), sharey=True, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    for axis, graph in zip(axes.flat, kept["graphs"], strict=False):
         for entry, cells in graph["entries"].items():
             points = [(t, cells[f"{t:g}"]["seconds"]) for t in TARGETS if "seconds" in cells[f"{t:g}"]]
             if points:
@@ -198,10 +201,11 @@ def render() -> None:
         axis.set_title(f"{graph['name']}\nn = {graph['n']}", fontsize=9)
         axis.set_xlabel("error ≤")
         axis.invert_xaxis()
-    axes[0][0].set_ylabel("seconds per seed")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("seconds per seed")
+    named = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="lower center", ncols=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0.4 / figure.get_figheight(), 1, 1))
     figure.savefig(FILE.with_suffix(".png"), dpi=110)
 
 
