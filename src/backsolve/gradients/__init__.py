@@ -1,0 +1,6 @@
+"""Stochastic gradients through solves, determinants and traces."""
+
+from .estimate import Cost, StochasticEstimate
+from .logdet import logdet, selected_inverse
+
+__all__ = ["Cost", "StochasticEstimate", "logdet", "selected_inverse"]

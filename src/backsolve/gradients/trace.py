@@ -1,0 +1,98 @@
+"""Traces of A⁻¹B by solves with random vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import api, dispatch, explicit
+from ..errors import describe
+from ..operators import AbstractLinearOperator
+from .constants import constant
+from .estimate import Cost, StochasticEstimate, check_confidence, check_count, generator
+from .matrices import Moments
+from .probes import Probes, random_signs
+
+__all__ = ["trace_inverse"]
+
+
+def trace_inverse(
+    A: Any,
+    B: Any = None,
+    *,
+    rng: Any,
+    probes: int = 32,
+    rank: int = 0,
+    confidence: float = 0.95,
+    solve: Mapping[str, Any] | None = None,
+) -> StochasticEstimate:
+    """Return an unbiased estimate of tr(A⁻¹B), differentiable in A and B, for any nonsingular A.
+
+    The sum of vᴴA⁻¹Bv over columns of V: Hutchinson's estimator, or with `rank` Hutch++, exact on the space that A⁻¹B
+    makes of random vectors. With V fixed the gradients, -Σ (A⁻ᴴv)(A⁻¹Bv)ᴴ by A and Σ (A⁻ᴴv) vᴴ by B, are unbiased
+    too: they are those of one solve with several right-hand sides.
+
+    Parameters
+    ----------
+    A : array (n, n), sparse array or tensor, or linear operator
+        Of NumPy, torch or JAX; no batch.
+    B : array (n, n), sparse array or tensor, or linear operator, optional
+        The identity by default.
+    rng : numpy.random.Generator or int
+    probes : int
+        Random vectors, at least 2.
+    rank : int
+        Vectors of the basis of Hutch++, which costs as many solves more: pays where A⁻¹B has some large singular values.
+    confidence : float
+        Of `StochasticEstimate.interval`.
+    solve : dict, optional
+        Options of `backsolve.solve`, such as ``{"method": "cg", "M": "ic0", "rtol": 1e-8}``. A solve that fails raises, as
+        there.
+
+    Returns
+    -------
+    StochasticEstimate
+        In torch and JAX `value` is differentiable, in `jax.grad` and `jax.jit` too. In NumPy `gradient` has one number for
+        each stored value of A, in their order (None if A has none), and `gradient_error` its standard errors.
+
+    Raises
+    ------
+    SolveError
+        If a solve fails.
+    TypeError, ValueError
+        As `backsolve.solve`; or if an option is out of range.
+
+    References
+    ----------
+    Hutchinson 1990, doi:10.1080/03610919008812866; Meyer, Musco, Musco & Woodruff 2021, arXiv:2010.09649.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from backsolve import gradients
+    >>> A = sp.diags_array([-np.ones(99), np.full(100, 4.0)], offsets=[-1, 0]).tocsr()
+    >>> est = gradients.trace_inverse(A, rng=0)
+    >>> low, high = est.interval
+    >>> bool(low <= 25.0 <= high), est.cost.solves, est.gradient.shape
+    (True, 64, (199,))
+    """
+    confidence, rng, solve = check_confidence("trace_inverse", confidence), generator("trace_inverse", rng), solve or {}
+    check_count("trace_inverse", "probes", probes, 2), check_count("trace_inverse", "rank", rank, 0)
+    frontend, A, B = _operators(A, B)
+    n, dtype = A.shape[0], np.dtype(str(A.dtype).removeprefix("torch."))
+    if B is not None and B.shape != A.shape:
+        raise ValueError(f"trace_inverse: B must have the shape of A, {A.shape}; got {B.shape}.")
+
+    def applied(V: Any) -> Any:
+        V = frontend.asarray("V", V)
+        return V if B is None else B @ V
+
+    basis, cost = None, Cost(solves=probes + rank)
+    if rank:
+        rank = min(rank, n)
+        S = random_signs(rng, (n, rank), dtype)
+        basis = constant(api.solve(constant(A), constant(applied(S)), **solve))
+        basis, cost = frontend.qr(basis), Cost(solves=probes + 2 * rank)
+    return A, B, basis, cost
