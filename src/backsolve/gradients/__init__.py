@@ -2,5 +2,6 @@
 
 from .estimate import Cost, StochasticEstimate
 from .logdet import logdet, selected_inverse
+from .trace import trace_inverse
 
-__all__ = ["Cost", "StochasticEstimate", "logdet", "selected_inverse"]
+__all__ = ["Cost", "StochasticEstimate", "logdet", "selected_inverse", "trace_inverse"]

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from ..errors import describe
 
-__all__ = ["Cost", "StochasticEstimate", "check_confidence", "check_count", "check_positive", "generator"]
+__all__ = ["Cost", "StochasticEstimate", "check_confidence", "check_count", "check_positive", "generator", "number"]
 
 
 class Cost(NamedTuple):
@@ -101,7 +101,7 @@ class StochasticEstimate:
 
         Student's t takes the mean for normal: with few samples of a skewed kind it is too short, `surely` is not.
         """
-        value, half = float(self.value), self.half_width
+        value, half = self._number, self.half_width
         return value - half, value + half
 
     @property
@@ -109,11 +109,15 @@ class StochasticEstimate:
         """Variance of the mean times its cost in `cost.unit`: the same for any number of samples, so it compares."""
         return self.standard_error**2 * getattr(self.cost, self.cost.unit)
 
+    @property
+    def _number(self) -> float:
+        return number(self.value)
+
     def __repr__(self) -> str:
         if not self.samples:
-            return f"StochasticEstimate: {float(self.value):.8g}, exact; {self.cost}"
+            return f"StochasticEstimate: {self._number:.8g}, exact; {self.cost}"
         low, high = self.interval
-        shown = f"{float(self.value):.8g} ± {self.standard_error:.2g} ({self.samples} samples)"
+        shown = f"{self._number:.8g} ± {self.standard_error:.2g} ({self.samples} samples)"
         level = f"{self.confidence:.0%} interval [{low:.8g}, {high:.8g}]"
         work = f"{self.cost}; variance x cost {self.variance_cost:.3g} ({self.cost.unit})"
         return f"StochasticEstimate: {shown}; {level}; {work}"
@@ -151,3 +155,8 @@ def check_positive(caller: str, name: str, value: Any) -> float:
     if not number or not 0 < value < np.inf:
         raise ValueError(f"{caller}: {name} must be a positive number; got {describe(value)}.")
     return float(value)
+
+
+def number(value: Any) -> float:
+    """A 0-d array of any framework as a float."""
+    return float(value.detach() if hasattr(value, "detach") else value)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from .. import api
 from ..determinant import slogdet
 from ..errors import SolveError, describe
-from .estimate import Cost, StochasticEstimate, check_confidence, check_count, check_positive, generator
+from .estimate import Cost, StochasticEstimate, check_confidence, check_count, check_positive, generator, number
 from .inversion import HostFactors
 from .lanczos import log_forms
-from .matrices import gradient_of_forms, host_values, product_with, single_matrix, symmetric_scaling
+from .matrices import gradient_of_outer, host_values, product_with, single_matrix, symmetric_scaling
 from .probes import Probes, random_basis
 
 __all__ = ["logdet", "selected_inverse"]
@@ -29,6 +31,7 @@ def logdet(
     rtol: float = 1e-4,
     steps: int = 300,
     confidence: float = 0.95,
+    gradient: bool = True,
     solve: Mapping[str, Any] | None = None,
 ) -> StochasticEstimate:
     """Return log|det A|, with a gradient that takes a sweep over the factors, or some solves: not n.
@@ -55,6 +58,8 @@ def logdet(
         The most steps of Lanczos.
     confidence : float
         Of `StochasticEstimate.interval`, which is widened by what the quadrature changed by last.
+    gradient : bool
+        Whether the gradient is made in NumPy, where no backward pass can ask for it later.
     solve : dict, optional
         Options of `backsolve.solve` for the gradient of "slq", such as ``{"method": "cg", "M": "ic0", "rtol": 1e-8}``.
         A solve that fails raises, as there.
@@ -93,11 +98,21 @@ def logdet(
     frontend, A = single_matrix("logdet", A)
     confidence = check_confidence("logdet", confidence)
     if method == "factor":
-        return _by_factors(frontend, A, confidence)
+        return _by_factors(frontend, A, confidence, gradient and frontend.name == "numpy")
     rng = generator("logdet", rng)
     check_count("logdet", "probes", probes, 2), check_count("logdet", "steps", steps, 2)
     check_count("logdet", "rank", rank, 0), check_positive("logdet", "rtol", rtol)
-    return _by_sampling(frontend, A, rng, (probes, rank), (rtol, steps), confidence, dict(solve or {}))
+    est, V = _by_sampling(frontend, A, rng, (probes, rank), (rtol, steps), confidence)
+    options = dict(solve or {})
+    if frontend.name == "torch":
+        own = import_module(".torch_logdet", __package__)
+        return replace(est, value=own.by_sampling(frontend.values(A), est.value, A, V.vectors, options))
+    if not gradient:
+        return est
+    # E d(vᴴ log(A) v) = tr(A⁻¹ dA) = Re⟨E (A⁻ᴴv) vᴴ, dA⟩
+    vectors = V.vectors.astype(A.dtype)
+    made = gradient_of_outer(A, api.solve(A.H, vectors, **options), vectors, V)
+    return replace(est, gradient=made[0], gradient_error=made[1], cost=est.cost._replace(solves=vectors.shape[1]))
 
 
 def selected_inverse(A: Any) -> np.ndarray:
@@ -143,42 +158,36 @@ def selected_inverse(A: Any) -> np.ndarray:
     return entries if A.slots is None else entries[A.slots]
 
 
-def _by_factors(frontend: Any, A: Any, confidence: float) -> StochasticEstimate:
-    """The exact value, wrapped like an estimate."""
+def _by_factors(frontend: Any, A: Any, confidence: float, wanted: bool) -> StochasticEstimate:
+    """The exact value, shown like an estimate."""
+    gradient, cost = None, Cost()
     if A.structure.kind == "csr":
         host = HostFactors(A.structure, host_values(frontend, A))
-        if frontend.name == "numpy":
-            entries = host.inverse_entries()
-            gradient = entries if A.slots is None else entries[A.slots]
-            cost = Cost(solves=host.solves)
-            return StochasticEstimate(host.logabsdet, np.empty(0), cost, confidence, gradient, np.zeros(len(gradient)))
-        own = import_module(f".{frontend.name}_logdet", __package__)
-        return StochasticEstimate(own.by_factors(frontend.values(A), host), np.empty(0), Cost(), confidence)
-    value = slogdet(A)[1]
-    if not np.isfinite(float(value)):
-        raise SolveError(f"logdet: A must be nonsingular; log|det A| is {float(value)}: add a multiple of the identity.")
-    gradient = np.linalg.inv(A.data).conj().T if frontend.name == "numpy" else None
+        value = host.logabsdet
+        if frontend.name == "torch":
+            value = import_module(".torch_logdet", __package__).by_factors(frontend.values(A), host)
+        elif wanted:
+            gradient = host.inverse_entries()
+            gradient, cost = gradient if A.slots is None else gradient[A.slots], Cost(solves=host.solves)
+    else:
+        value = slogdet(A)[1]
+        if not np.isfinite(number(value)):
+            raise SolveError(f"logdet: A must be nonsingular; log|det A| is {number(value)}: ground its null space.")
+        gradient = np.linalg.inv(A.data).conj().T if wanted else None
     error = None if gradient is None else np.zeros(gradient.shape)
-    return StochasticEstimate(value, np.empty(0), Cost(), confidence, gradient, error)
+    return StochasticEstimate(value, np.empty(0), cost, confidence, gradient, error)
 
 
 def _by_sampling(
-    frontend: Any, A: Any, rng: Any, sizes: tuple, quadrature: tuple, confidence: float, solve: dict
-) -> StochasticEstimate:
+    frontend: Any, A: Any, rng: Any, sizes: tuple[int, int], quadrature: tuple[float, int], confidence: float
+) -> tuple[StochasticEstimate, Probes]:
     """Of D^-1/2 A D^-1/2, D the diagonal, with log det D added: then only what is off the diagonal makes variance."""
     data, (count, rank), n = host_values(frontend, A), sizes, A.shape[0]
     log_diagonal, product = symmetric_scaling(product_with(A, data), data, A)
-    basis = random_basis(product, n, data.dtype, rank, rng)
-    probes = Probes(n, data.dtype, count, rng, basis)
+    wide = np.result_type(data, np.float64)
+    basis = random_basis(product, n, wide, rank, rng)
+    probes = Probes(n, wide, count, rng, basis)
     forms, excess, made = log_forms(product, probes.vectors, *quadrature)
     draws = log_diagonal + probes.draws(forms)
-    columns = probes.vectors.shape[1]
-    cost = Cost(matvecs=made * columns + rank)
-    value, gradient, error = float(draws.mean()), None, None
-    if frontend.name == "numpy":
-        gradient, error = gradient_of_forms(A, data, probes, solve)
-        cost = cost._replace(solves=columns)
-    else:
-        own = import_module(f".{frontend.name}_logdet", __package__)
-        value = own.by_sampling(frontend.values(A), value, A, probes.vectors, solve)
-    return StochasticEstimate(value, draws, cost, confidence, gradient, error, float(excess.sum()))
+    cost = Cost(matvecs=made * forms.size + min(rank, n))
+    return StochasticEstimate(float(draws.mean()), draws, cost, confidence, excess=float(excess.sum())), probes

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import api, dispatch
+from .. import dispatch
 from ..errors import SolveError
 from ..operators import CSR, Dense
 from .probes import Probes
 
-__all__ = ["Moments", "gradient_of_forms", "host_values", "operator_on", "product_with", "single_matrix", "symmetric_scaling"]
+__all__ = ["Moments", "gradient_of_outer", "host_values", "operator_on", "product_with", "single_matrix", "symmetric_scaling"]
 
 
 def single_matrix(caller: str, A: Any) -> tuple[Any, Any]:
@@ -100,14 +100,13 @@ class Moments:
         return np.sqrt(self._square / max(self.count - 1, 1) / max(self.count, 1))
 
 
-def gradient_of_forms(A: Any, data: np.ndarray, probes: Probes, solve: dict) -> tuple[np.ndarray, np.ndarray]:
-    """(A⁻ᴴV) Vᴴ on the places of A, and standard errors: E d(vᴴ log(A) v) = tr(A⁻¹ dA) = ⟨E (A⁻ᴴv) vᴴ, dA⟩."""
-    structure, V, r = A.structure, probes.vectors.astype(data.dtype), probes.rank
-    W = api.solve(operator_on(structure, data, A.assumed).H, V, **solve)
-    fixed = _outer(structure, W[:, :r], V[:, :r])
+def gradient_of_outer(A: Any, Y: np.ndarray, X: np.ndarray, probes: Probes) -> tuple[np.ndarray, np.ndarray]:
+    """Σ_k y_k x_kᴴ over the columns of probes, on the places of A in the order of its data, and standard errors."""
+    r = probes.rank
+    fixed = _outer(A.structure, Y[:, :r], X[:, :r])
     moments = Moments(fixed.shape, fixed.dtype)
-    for k in range(r, V.shape[1]):
-        moments.add(_outer(structure, W[:, k : k + 1], V[:, k : k + 1]) * probes.probes)
+    for k in range(r, X.shape[1]):
+        moments.add(_outer(A.structure, Y[:, k : k + 1], X[:, k : k + 1]) * probes.probes)
     gradient, error = fixed + moments.mean, moments.error
     slots = getattr(A, "slots", None)
     return (gradient, error) if slots is None else (gradient[slots], error[slots])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 __all__ = ["Probes", "random_basis", "random_signs"]
 
@@ -32,10 +33,13 @@ class Probes:
     def __init__(self, n: int, dtype: Any, probes: int, rng: np.random.Generator, basis: Any = None):
         Z = random_signs(rng, (n, probes), dtype)
         self.rank, self.probes = 0 if basis is None else basis.shape[1], probes
-        if basis is not None:
-            Z = Z - basis @ (basis.conj().T @ Z)
-        Z = Z / np.sqrt(probes)
-        self.vectors = (Z if basis is None else np.concatenate([basis, Z], axis=1)).astype(dtype, copy=False)
+        Z = Z / np.asarray(np.sqrt(probes), Z.real.dtype)
+        if basis is None:
+            self.vectors: Any = Z
+        else:  # a basis of JAX may be traced
+            xp = array_namespace(basis)
+            Z = xp.asarray(Z)
+            self.vectors = xp.concat([basis, Z - basis @ (basis.conj().T @ Z)], axis=1)
 
     def draws(self, forms: Any) -> Any:
         """The samples whose mean is the estimate, from the quadratic forms vᴴ M v, (rank + probes,)."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from .. import api, dispatch, explicit
-from ..errors import describe
-from ..operators import AbstractLinearOperator
-from .constants import constant
+from .. import api, dispatch
+from ..errors import dtype_name
 from .estimate import Cost, StochasticEstimate, check_confidence, check_count, generator
-from .matrices import Moments
+from .matrices import gradient_of_outer
 from .probes import Probes, random_signs
 
 __all__ = ["trace_inverse"]
@@ -26,6 +26,7 @@ def trace_inverse(
     probes: int = 32,
     rank: int = 0,
     confidence: float = 0.95,
+    gradient: bool = True,
     solve: Mapping[str, Any] | None = None,
 ) -> StochasticEstimate:
     """Return an unbiased estimate of tr(A⁻¹B), differentiable in A and B, for any nonsingular A.
@@ -37,7 +38,7 @@ def trace_inverse(
     Parameters
     ----------
     A : array (n, n), sparse array or tensor, or linear operator
-        Of NumPy, torch or JAX; no batch.
+        Of NumPy, torch or JAX; no batch. If complex, the real part of the trace is estimated.
     B : array (n, n), sparse array or tensor, or linear operator, optional
         The identity by default.
     rng : numpy.random.Generator or int
@@ -47,6 +48,8 @@ def trace_inverse(
         Vectors of the basis of Hutch++, which costs as many solves more: pays where A⁻¹B has some large singular values.
     confidence : float
         Of `StochasticEstimate.interval`.
+    gradient : bool
+        Whether the gradient is made in NumPy, where no backward pass can ask for it later.
     solve : dict, optional
         Options of `backsolve.solve`, such as ``{"method": "cg", "M": "ic0", "rtol": 1e-8}``. A solve that fails raises, as
         there.
@@ -78,21 +81,37 @@ def trace_inverse(
     >>> bool(low <= 25.0 <= high), est.cost.solves, est.gradient.shape
     (True, 64, (199,))
     """
-    confidence, rng, solve = check_confidence("trace_inverse", confidence), generator("trace_inverse", rng), solve or {}
+    confidence, rng = check_confidence("trace_inverse", confidence), generator("trace_inverse", rng)
     check_count("trace_inverse", "probes", probes, 2), check_count("trace_inverse", "rank", rank, 0)
     frontend, A, B = _operators(A, B)
-    n, dtype = A.shape[0], np.dtype(str(A.dtype).removeprefix("torch."))
-    if B is not None and B.shape != A.shape:
-        raise ValueError(f"trace_inverse: B must have the shape of A, {A.shape}; got {B.shape}.")
+    options, n, dtype = dict(solve or {}), A.shape[0], _dtype(A)
+    rank = min(rank, n)
+    own = import_module(f".{frontend.name}_basis", __package__)
+    basis = own.basis(A, B, random_signs(rng, (n, rank), dtype), options) if rank else None
+    V = Probes(n, dtype, probes, rng, basis)
+    vectors = frontend.asarray("V", V.vectors)
+    X = api.solve(A, vectors if B is None else B @ vectors, **options)
+    draws = V.draws((vectors.conj() * X).sum(0).real)
+    est = StochasticEstimate(draws.mean(), own.detached(draws), Cost(solves=rank + probes + rank), confidence)
+    if not gradient or frontend.name != "numpy" or A.structure.kind == "free":
+        return est
+    made = gradient_of_outer(A, -api.solve(A.H, V.vectors, **options), X, V)
+    return replace(est, gradient=made[0], gradient_error=made[1], cost=Cost(solves=est.cost.solves + rank + probes))
 
-    def applied(V: Any) -> Any:
-        V = frontend.asarray("V", V)
-        return V if B is None else B @ V
 
-    basis, cost = None, Cost(solves=probes + rank)
-    if rank:
-        rank = min(rank, n)
-        S = random_signs(rng, (n, rank), dtype)
-        basis = constant(api.solve(constant(A), constant(applied(S)), **solve))
-        basis, cost = frontend.qr(basis), Cost(solves=probes + 2 * rank)
-    return A, B, basis, cost
+def _operators(A: Any, B: Any) -> tuple[Any, Any, Any]:
+    frontend = dispatch.frontend_of(A) if B is None else dispatch.frontend_of(A, B)
+    if frontend.name == "tensorflow":
+        raise TypeError("trace_inverse is for NumPy, torch and JAX; A is of tensorflow: convert its values.")
+    A = dispatch.square(dispatch.operator(frontend, A, None))
+    if A.batch_shape:
+        raise ValueError(f"trace_inverse takes one matrix; A is a batch of shape {A.batch_shape}: loop over it.")
+    if B is not None:
+        B = dispatch.operator(frontend, B, None)
+        if B.shape != A.shape:
+            raise ValueError(f"trace_inverse: B must have the shape of A, {A.shape}; got {B.shape}.")
+    return frontend, A, B
+
+
+def _dtype(A: Any) -> np.dtype:
+    return np.result_type(*(dtype_name(leaf.dtype).removeprefix("torch.") for leaf in A.leaves))

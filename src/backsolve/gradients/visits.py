@@ -1,0 +1,67 @@
+"""Means over walks of what each has collected, and their standard errors, entry by entry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .walking import Paths, Rows
+
+__all__ = ["means_of_sums", "path_gradient", "solution"]
+
+
+def means_of_sums(
+    walkers: np.ndarray, places: np.ndarray, amounts: np.ndarray, size: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over `count` walks of the sum of the amounts that each brings to each place, and standard errors: (size,).
+
+    What one walk brings to a place at several steps is summed first, since steps of a walk are not independent.
+    """
+    mean = np.bincount(places, amounts, size) / count
+    key = walkers.astype(np.int64) * size + places
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    sums = np.add.reduceat(amounts[order], first) if len(first) else np.zeros(0)
+    square = np.bincount(places[order][first], sums**2, size) / count
+    return mean, np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
+
+
+def solution(M: Rows, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
+    """λ of Mᵀλ = t from walks that start in t: λ_i = E Σ_k W_k 1[X_k = i] / M_ii, and standard errors."""
+    nodes, weights, walkers = map(np.concatenate, (paths.nodes, paths.weights, paths.walkers))
+    return means_of_sums(walkers, nodes, weights / M.diagonal[nodes], M.n, paths.count)
+
+
+def path_gradient(
+    M: Rows, paths: Paths, suffixes: list[np.ndarray], size: int, weights: list[np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """-λ_i x_j on the stored places of M, and standard errors, from walks over rows alone: (size,).
+
+    A walk at i with weight W_k goes on to j with chance |M_ij|/|M_ii|, and from j collects T_{k+1}, whose mean is x_j
+    whatever was before. With λ_i = E Σ W_k 1[X_k = i]/M_ii,
+
+        E Σ_k 1[i→j in step k] W_k T_{k+1} = M_ii λ_i |M_ij|/|M_ii| x_j,   so that the entry is -sgn(M_ii)/|M_ij| times it;
+
+    on the diagonal, E Σ_k 1[X_k = i] W_k T_k = M_ii λ_i x_i. W_k is the weight before step k: with that after it every
+    off-diagonal entry would have the sign of -M_ij M_ii too much. Entries that are stored as zero have no walks, and NaN.
+    """
+    weights = paths.weights if weights is None else weights
+    parts: tuple[list, list, list] = [], [], []
+    own = np.full(M.n, -1, np.int64)
+    rows = np.repeat(np.arange(M.n), np.diff(M.indptr))
+    diagonal = np.flatnonzero(M.indices == rows)
+    own[rows[diagonal]] = diagonal
+    for k, (walkers, nodes, w, entries) in enumerate(
+        zip(paths.walkers, paths.nodes, weights, paths.entries, strict=True)
+    ):
+        going = entries >= 0
+        along = entries[going]
+        parts[0].extend((walkers, walkers[going]))
+        parts[1].extend((own[nodes], along))
+        parts[2].append(-w * suffixes[k] / M.diagonal[nodes])
+        factor = -np.sign(M.diagonal[nodes[going]]) / np.abs(M.values(along))
+        parts[2].append(factor * w[going] * suffixes[k + 1] if going.any() else np.zeros(0))
+    walkers, entries, amounts = map(np.concatenate, parts)
+    mean, error = means_of_sums(walkers, M.stored(entries), amounts, size, paths.count)
+    never = M.stored(np.flatnonzero(M.values(np.arange(len(M.indices))) == 0))
+    mean[never] = error[never] = np.nan
+    return mean, error

@@ -1,0 +1,272 @@
+"""Values and gradients of t·M⁻¹b by random walks, for matrices that are diagonally dominant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._local.budget import Budget
+from .._local.vector import DualQuery
+from .._local.vectors import sparse_vector
+from ..errors import SolveError, describe
+from ..local.dominant import DiagonallyDominant
+from .estimate import Cost, StochasticEstimate, check_confidence, check_count, generator
+from .visits import path_gradient, solution
+from .walking import Rows, walk
+
+__all__ = ["collision_walk", "product_walk", "residual_walk"]
+
+_STEPS = 100_000
+
+
+def collision_walk(
+    A: Any, b: Any, t: Any, *, rng: Any, walks: int = 10_000, max_steps: int = _STEPS, confidence: float = 0.95
+) -> StochasticEstimate:
+    """Return an unbiased estimate of φ = t·A⁻¹b and of its gradient, from walks over rows of a row-dominant A.
+
+    A walk starts in t, goes from i to j with chance |a_ij|/|a_ii|, stops with the rest, and collects W b_i/a_ii wherever it
+    comes: Var ≤ ‖t‖₁² max(b_i/a_ii)² (2-δ)/δ², δ the smallest margin over its diagonal entry; 1/δ steps each at most, in
+    the mean. No column is read, and nothing is solved. The gradient takes the same walks (`visits.path_gradient`).
+
+    Parameters
+    ----------
+    A : local.DiagonallyDominant, or what it takes (n, n)
+        Dominant by rows. Of NumPy or torch.
+    b, t : dense (n,), scipy.sparse (n, 1), or pair (indices, values)
+        Constants.
+    rng : numpy.random.Generator or int
+    walks : int
+        At least 2; all go at the same time, in memory for their steps.
+    max_steps : int
+        A walk that is longer is an error: cut off, it would have a bias.
+    confidence : float
+        Of `StochasticEstimate.interval`.
+
+    Returns
+    -------
+    StochasticEstimate
+        `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard errors
+        (both NaN for values that are zero, which no walk goes along). In torch `value` is differentiable by the values of
+        A, once.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If A is not dominant by rows, or an argument has another shape.
+
+    References
+    ----------
+    Forsythe & Leibler 1950, doi:10.2307/2002508; Andersen, Chung & Lang 2006, doi:10.1109/FOCS.2006.44.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from backsolve import gradients
+    >>> A = sp.diags_array([-np.ones(99), np.full(100, 4.0)], offsets=[-1, 0]).tocsr()
+    >>> est = gradients.collision_walk(A, np.ones(100), ([50], [1.0]), rng=0)
+    >>> low, high = est.interval
+    >>> bool(low <= 1 / 3 <= high), est.gradient.shape
+    (True, (199,))
+    """
+    D, rng, confidence = _prepared("collision_walk", A, rng, walks, max_steps, confidence)
+    M = Rows(D.system.access)
+    right, left = _dense("b", b, D.n), _dense("t", t, D.n)
+    paths = walk(M, left, walks, rng, max_steps)
+    suffixes = paths.suffixes(M, right / M.diagonal)
+    gradient, error = (_given(D, v) for v in path_gradient(M, paths, suffixes, D.nnz))
+    draws = paths.weights[0] * suffixes[0]
+    value = _attached(D, float(draws.mean()), gradient)
+    return StochasticEstimate(value, draws, Cost(steps=paths.steps), confidence, gradient, error)
+
+
+def residual_walk(
+    A: Any,
+    b: Any,
+    t: Any,
+    atol: float,
+    *,
+    rng: Any,
+    walks: int = 10_000,
+    max_steps: int = _STEPS,
+    confidence: float = 0.95,
+) -> StochasticEstimate:
+    """Return φ = t·A⁻¹b from pushes, and an unbiased estimate of what they leave out from walks: for a dense b.
+
+    Pushes make λ̂ and s = t - Aᵀλ̂, with |φ - λ̂·b| ≤ ‖s‖₁ρ ≤ `atol`, ρ = max|b_k|/margin. Walks start in s, and the one
+    that stops at i scores W sgn(a_ii) b_i/margin_i: never more than ‖s‖₁ρ, so that the interval holds by Hoeffding's
+    inequality whatever the distribution, and Var ≤ ‖s‖₁²ρ². It is φ, not its bound, that costs as few walks as pushes
+    have made s small.
+
+    Parameters
+    ----------
+    A : local.DiagonallyDominant, or what it takes (n, n)
+        Dominant by rows, of NumPy.
+    b, t : dense (n,), scipy.sparse (n, 1), or pair (indices, values)
+    atol : float
+        Where pushes stop.
+    rng, walks, max_steps, confidence
+        As of `collision_walk`.
+
+    Returns
+    -------
+    StochasticEstimate
+        `surely` is Hoeffding's half width at `confidence`. There is no gradient.
+
+    Raises
+    ------
+    SolveError
+        If the pushes cannot reach `atol`.
+    ValueError, TypeError
+        If A is not dominant by rows, or an argument has another shape.
+
+    References
+    ----------
+    Lofgren, Banerjee & Goel 2016, doi:10.1145/2835776.2835823; Hoeffding 1963, doi:10.1080/01621459.1963.10500830.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from backsolve import gradients
+    >>> A = sp.diags_array([-np.ones(99), np.full(100, 4.0)], offsets=[-1, 0]).tocsr()
+    >>> est = gradients.residual_walk(A, np.ones(100), ([50], [1.0]), 1e-3, rng=0)
+    >>> bool(abs(est.value - 1 / 3) <= est.surely < 1e-4)
+    True
+    """
+    D, rng, confidence = _prepared("residual_walk", A, rng, walks, max_steps, confidence)
+    M, right = Rows(D.system.access), _dense("b", b, D.n)
+    query = DualQuery(D.system, right, sparse_vector("t", t, D.n))
+    found = query.run(_tolerance(atol), Budget(), leave=False)
+    if not found.certified:
+        raise SolveError(f"residual_walk: pushes ended with {found.status.name}, bound {found.bound:.3g}: raise atol.")
+    nodes, lam = (np.array(part) for part in query.dual.side.support()[:2])
+    s = _dense("t", t, D.n)
+    entries, length = M.entries_of(nodes)
+    np.subtract.at(s, M.indices[entries], M.values(entries) * np.repeat(lam, length))
+    base, touched = float(lam @ right[nodes]), int(found.touched)
+    if not s.any():
+        return StochasticEstimate(base, np.empty(0), Cost(steps=touched), confidence)
+    paths = walk(M, s, walks, rng, max_steps)
+    scores = np.zeros(D.n)
+    margin = M.margins(np.arange(D.n))
+    scores[margin > 0] = (np.sign(M.diagonal) * right)[margin > 0] / margin[margin > 0]
+    draws = np.full(walks, base)
+    for walkers, at, weights, going in zip(paths.walkers, paths.nodes, paths.weights, paths.entries, strict=True):
+        ended = going < 0
+        draws[walkers[ended]] += weights[ended] * scores[at[ended]]
+    # Each sample lies within ±‖s‖₁ρ of the base: P(|mean - φ| ≥ ε) ≤ 2 exp(-N ε²/(2 ‖s‖₁²ρ²)).
+    reach = float(np.abs(s).sum() * np.abs(scores).max())
+    surely = reach * float(np.sqrt(2 * np.log(2 / (1 - confidence)) / walks))
+    cost = Cost(steps=paths.steps + touched)
+    return StochasticEstimate(float(draws.mean()), draws, cost, confidence, surely=surely)
+
+
+def product_walk(
+    A: Any, b: Any, t: Any, *, rng: Any, walks: int = 10_000, max_steps: int = _STEPS, confidence: float = 0.95
+) -> StochasticEstimate:
+    """Return an unbiased estimate of φ = t·A⁻¹b and of its gradient -λxᵀ, from walks over rows and others over columns.
+
+    Walks over rows that start in t make λ̃, walks over columns that start in b make x̃, and as they share nothing the
+    mean of λ̃_i x̃_j is λ_i x_j, everywhere at once. A must be dominant by rows, and by columns for x̃.
+
+    Parameters
+    ----------
+    A : local.DiagonallyDominant, or what it takes (n, n)
+        Dominant by rows and by columns. Of NumPy or torch.
+    b, t, rng, max_steps, confidence
+        As of `collision_walk`.
+    walks : int
+        Of each kind.
+
+    Returns
+    -------
+    StochasticEstimate
+        As of `collision_walk`; the value is t·x̃.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If A is not dominant in both senses, or an argument has another shape.
+
+    References
+    ----------
+    Andoni, Krauthgamer & Pogrow 2019, arXiv:1809.02995.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from backsolve import gradients
+    >>> A = sp.diags_array([-np.ones(99), np.full(100, 4.0)], offsets=[-1, 0]).tocsr()
+    >>> est = gradients.product_walk(A, np.ones(100), ([50], [1.0]), rng=0)
+    >>> bool(abs(est.value - 1 / 3) < 5 * est.standard_error)
+    True
+    """
+    D, rng, confidence = _prepared("product_walk", A, rng, walks, max_steps, confidence, both=True)
+    by_rows, by_columns = Rows(D.system.access), Rows(D.system.access, transposed=True)
+    right, left = _dense("b", b, D.n), _dense("t", t, D.n)
+    out, back = walk(by_rows, left, walks, rng, max_steps), walk(by_columns, right, walks, rng, max_steps)
+    (lam, lam_error), (x, x_error) = solution(by_rows, out), solution(by_columns, back)
+    rows = np.repeat(np.arange(D.n), np.diff(by_rows.indptr))
+    gradient, error = product_of_means(lam[rows], lam_error[rows], x[by_rows.indices], x_error[by_rows.indices])
+    gradient, error = _given(D, -gradient), _given(D, error)
+    draws = back.weights[0] * back.suffixes(by_columns, left / by_columns.diagonal)[0]
+    cost = Cost(steps=out.steps + back.steps)
+    value = _attached(D, float(draws.mean()), gradient)
+    return StochasticEstimate(value, draws, cost, confidence, gradient, error)
+
+
+def product_of_means(a: Any, a_error: Any, b: Any, b_error: Any) -> tuple[Any, Any]:
+    """The product of independent means, and its standard error: Var ab = μ_a² σ_b² + μ_b² σ_a² + σ_a² σ_b²."""
+    return a * b, np.sqrt((a * b_error) ** 2 + (b * a_error) ** 2 + (a_error * b_error) ** 2)
+
+
+def dominant(caller: str, A: Any, both: bool = False) -> DiagonallyDominant:
+    """A prepared, once it is seen to be dominant by rows, and by columns if `both`."""
+    D = A if isinstance(A, DiagonallyDominant) else DiagonallyDominant(A)
+    if D.system.w is not None or D.system.v is not None:
+        raise ValueError(f"{caller} takes no barrier: walks need a matrix that is dominant as it is.")
+    for columns, holds in ((False, D.by_rows), (True, D.by_columns)):
+        if not holds and (both or not columns):
+            at, margin = D.system.weakest(columns)
+            sense = "column" if columns else "row"
+            raise ValueError(
+                f"{caller}: A must be diagonally dominant by {sense}s; {sense} {at} has the margin {margin:.3g}: use a "
+                "solve, such as backsolve.solve with method='cg'."
+            )
+    return D
+
+
+def _prepared(caller: str, A: Any, rng: Any, walks: Any, max_steps: Any, confidence: Any, both: bool = False):
+    check_count(caller, "walks", walks, 2), check_count(caller, "max_steps", max_steps)
+    return dominant(caller, A, both), generator(caller, rng), check_confidence(caller, confidence)
+
+
+def _tolerance(atol: Any) -> float:
+    if not isinstance(atol, int | float | np.number) or isinstance(atol, bool) or not atol > 0:
+        raise ValueError(f"residual_walk: atol must be a positive number; got {describe(atol)}.")
+    return float(atol)
+
+
+def _dense(name: str, v: Any, n: int) -> np.ndarray:
+    if getattr(v, "requires_grad", False):
+        raise TypeError(f"{name} is a constant here, and the tensor given requires a gradient: detach it.")
+    index, value = sparse_vector(name, v, n)
+    if not len(index) and name == "t":
+        raise ValueError("t must have an entry other than zero, where walks can start.")
+    dense = np.zeros(n)
+    dense[index] = value
+    return dense
+
+
+def _given(D: Any, stored: np.ndarray) -> np.ndarray:
+    """Numbers for stored values as numbers for the values that were given."""
+    return stored if D._slots is None else stored[D._slots]
+
+
+def _attached(D: Any, value: float, gradient: np.ndarray) -> Any:
+    """A value whose derivative by the values of A is the gradient, where these are a tensor that asks for one."""
+    data = D._data
+    if not getattr(data, "requires_grad", False):
+        return value
+    known = data.new_tensor(np.nan_to_num(gradient, nan=0.0))
+    return value + ((data - data.detach()) * known).sum()
