@@ -53,13 +53,14 @@ class StochasticEstimate:
     excess : float
         What the interval is widened by, on either side, for an error that sampling does not show.
     surely : float
-        Half width of an interval that holds whatever the distribution (Hoeffding); infinite where samples are unbounded.
+        Half width of an interval that holds whatever the distribution (Hoeffding); infinite where samples are
+        unbounded.
 
     Examples
     --------
     >>> import numpy as np, backsolve as bs
     >>> from backsolve import gradients
-    >>> est = gradients.trace_inverse(np.diag([1.0, 2.0, 4.0]), rng=0, probes=4)
+    >>> est = gradients.trace_inverse(np.diag([1.0, 2.0, 4.0]), rng=0, probes=4, gradient=False)
     >>> float(est.value), est.standard_error, est.cost.solves
     (1.75, 0.0, 4)
     """

@@ -32,8 +32,8 @@ def fronts_of(rows: np.ndarray, cols: np.ndarray, n: int, limit: float) -> list[
     """The fronts of a matrix with entries at (rows, cols) that is eliminated in its order, without pivoting.
 
     Its pattern is made symmetric. Column j of the factor holds what column j of the matrix holds below the diagonal
-    and what the columns hold whose first entry is j, its children in the elimination tree (Liu 1990). Hence the rows of a
-    front all lie in that of its parent. None where the factor would have more than `limit` entries.
+    and what the columns hold whose first entry is j, its children in the elimination tree (Liu 1990). Hence the rows
+    of a front all lie in that of its parent. None where the factor would have more than `limit` entries.
     """
     struct = _columns(rows, cols, n, limit)
     if struct is None:

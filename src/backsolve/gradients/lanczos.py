@@ -26,8 +26,8 @@ def log_forms(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """vᴴ log(A) v of the columns of V, estimates of how much too large each is, and the steps made.
 
-    Goes on until the rules together have fallen by less than `rtol` times the sum of ‖v‖² since the last look at them, or
-    for `steps`. What is left to fall is estimated by that.
+    Goes on until the rules together have fallen by less than `rtol` times the sum of ‖v‖² since the last look at
+    them, or for `steps`. What is left to fall is estimated by that.
 
     Raises
     ------

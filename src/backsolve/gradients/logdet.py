@@ -38,7 +38,8 @@ def logdet(
 
     "factor" is exact, for any nonsingular A: the value from a sparse LU, the gradient, A⁻ᴴ on the places of A, by
     `selected_inverse` from the same factors. "slq", for a positive definite A, takes products for the value, by
-    stochastic Lanczos quadrature, and a solve for each probe z for the gradient, the mean of (A⁻ᴴz) zᴴ on the places of A.
+    stochastic Lanczos quadrature, and a solve for each probe z for the gradient, the mean of (A⁻ᴴz) zᴴ on the places
+    of A.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ def logdet(
     probes : int
         Random vectors of "slq", at least 2.
     rank : int
-        Vectors of an orthonormal basis on which "slq" does not sample, made of products of A with random vectors (as in
-        Hutch++): pays where A has some large eigenvalues and many alike, as kernels with noise do.
+        Vectors of an orthonormal basis on which "slq" does not sample, made of products of A with random vectors (as
+        in Hutch++): pays where A has some large eigenvalues and many alike, as kernels with noise do.
     rtol : float
         Of the quadrature: Lanczos goes on until the mean of zᴴ log(A) z changes by less than this times n.
     steps : int
@@ -61,14 +62,15 @@ def logdet(
     gradient : bool
         Whether the gradient is made in NumPy, where no backward pass can ask for it later.
     solve : dict, optional
-        Options of `backsolve.solve` for the gradient of "slq", such as ``{"method": "cg", "M": "ic0", "rtol": 1e-8}``.
-        A solve that fails raises, as there.
+        Options of `backsolve.solve` for the gradient of "slq", such as ``{"method": "cg", "rtol": 1e-8}``. A solve
+        that fails raises, as there.
 
     Returns
     -------
     StochasticEstimate
         In torch `value` is differentiable, for a sparse A by "factor" once, else any number of times. In NumPy
-        `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard errors.
+        `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard
+        errors.
 
     Raises
     ------
@@ -79,8 +81,8 @@ def logdet(
 
     References
     ----------
-    Erisman & Tinney 1975, doi:10.1145/360680.360704; Ubaru, Chen & Saad 2017, doi:10.1137/16M1104974; Meyer, Musco, Musco
-    & Woodruff 2021, arXiv:2010.09649.
+    Erisman & Tinney 1975, doi:10.1145/360680.360704; Ubaru, Chen & Saad 2017, doi:10.1137/16M1104974; Meyer, Musco,
+    Musco & Woodruff 2021, arXiv:2010.09649.
 
     Examples
     --------
@@ -100,8 +102,10 @@ def logdet(
     if method == "factor":
         return _by_factors(frontend, A, confidence, gradient and frontend.name == "numpy")
     rng = generator("logdet", rng)
-    check_count("logdet", "probes", probes, 2), check_count("logdet", "steps", steps, 2)
-    check_count("logdet", "rank", rank, 0), check_positive("logdet", "rtol", rtol)
+    check_count("logdet", "probes", probes, 2)
+    check_count("logdet", "steps", steps, 2)
+    check_count("logdet", "rank", rank, 0)
+    check_positive("logdet", "rtol", rtol)
     est, V = _by_sampling(frontend, A, rng, (probes, rank), (rtol, steps), confidence)
     options = dict(solve or {})
     if frontend.name == "torch":
@@ -120,8 +124,8 @@ def selected_inverse(A: Any) -> np.ndarray:
 
     By the recurrence of Takahashi and of Erisman and Tinney on the fronts of a sparse LU, whose work and memory are
     those of a factorization, not of n solves. The diagonals of A A⁻¹ and A⁻¹ A, which take no other entries, judge
-    the result; where they are off, or pivoting has made the factors far from symmetric in pattern, n refined solves are
-    made instead.
+    the result; where they are off, or pivoting has made the factors far from symmetric in pattern, n refined solves
+    are made instead.
 
     Parameters
     ----------
@@ -188,6 +192,6 @@ def _by_sampling(
     basis = random_basis(product, n, wide, rank, rng)
     probes = Probes(n, wide, count, rng, basis)
     forms, excess, made = log_forms(product, probes.vectors, *quadrature)
-    draws = log_diagonal + probes.draws(forms)
+    draws = log_diagonal + probes.levelled(forms)
     cost = Cost(matvecs=made * forms.size + min(rank, n))
     return StochasticEstimate(float(draws.mean()), draws, cost, confidence, excess=float(excess.sum())), probes

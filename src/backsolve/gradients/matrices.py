@@ -12,7 +12,15 @@ from ..errors import SolveError
 from ..operators import CSR, Dense
 from .probes import Probes
 
-__all__ = ["Moments", "gradient_of_outer", "host_values", "operator_on", "product_with", "single_matrix", "symmetric_scaling"]
+__all__ = [
+    "Moments",
+    "gradient_of_outer",
+    "host_values",
+    "operator_on",
+    "product_with",
+    "single_matrix",
+    "symmetric_scaling",
+]
 
 
 def single_matrix(caller: str, A: Any) -> tuple[Any, Any]:
@@ -47,7 +55,7 @@ def product_with(A: Any, data: np.ndarray) -> Callable[[np.ndarray], np.ndarray]
     return lambda V: A.structure.matvec(wide[None], np.ascontiguousarray(V, wide.dtype)[None])[0]
 
 
-def symmetric_scaling(product: Any, data: np.ndarray, A: Any) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
+def symmetric_scaling(product: Any, data: Any, A: Any) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
     """log det D, and the product with D^-1/2 A D^-1/2, for the diagonal D of a matrix that must be Hermitian."""
     _check_hermitian(data, A)
     if A.structure.kind == "dense":

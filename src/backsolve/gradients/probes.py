@@ -1,7 +1,7 @@
 """Vectors whose quadratic forms estimate a trace without bias.
 
-tr M = Σ_v vᴴ M v in the mean, for the columns v of V = [Q, (I - QQᴴ) Z / sqrt(p)] with any orthonormal Q and p independent
-columns Z of mean zero and covariance I: with the projection P = I - QQᴴ = P²,
+tr M = Σ_v vᴴ M v in the mean, for the columns v of V = [Q, (I - QQᴴ) Z / sqrt(p)] with any orthonormal Q and p
+independent columns Z of mean zero and covariance I: with the projection P = I - QQᴴ = P²,
 
     tr M = tr(M QQᴴ) + tr(M P) = Σ_q qᴴ M q + tr(P M P),   E zᴴ P M P z = tr(P M P).
 
@@ -33,7 +33,7 @@ class Probes:
     def __init__(self, n: int, dtype: Any, probes: int, rng: np.random.Generator, basis: Any = None):
         Z = random_signs(rng, (n, probes), dtype)
         self.rank, self.probes = 0 if basis is None else basis.shape[1], probes
-        Z = Z / np.asarray(np.sqrt(probes), Z.real.dtype)
+        Z = Z / np.asarray(np.sqrt(probes), np.finfo(dtype).dtype)
         if basis is None:
             self.vectors: Any = Z
         else:  # a basis of JAX may be traced
@@ -44,6 +44,18 @@ class Probes:
     def draws(self, forms: Any) -> Any:
         """The samples whose mean is the estimate, from the quadratic forms vᴴ M v, (rank + probes,)."""
         return forms[: self.rank].sum() + forms[self.rank :] * self.probes
+
+    def levelled(self, forms: np.ndarray) -> np.ndarray:
+        """Samples that do not vary with the length of v, for M that is near a multiple of I on the space of P.
+
+        With c_i the ratio Σ_{j≠i} v_jᴴ M v_j / Σ_{j≠i} ‖v_j‖² of the other columns, which is independent of v_i,
+        c_i (‖v_i‖² p - (n - rank)) has the mean zero, and is subtracted. Without a basis all lengths are equal.
+        """
+        own = forms[self.rank :]
+        lengths = (np.abs(self.vectors[:, self.rank :]) ** 2).sum(0)
+        left = lengths.sum() - lengths
+        level = np.divide(own.sum() - own, left, out=np.zeros_like(own), where=left > 0)
+        return self.draws(forms) - level * (lengths * self.probes - (len(self.vectors) - self.rank))
 
 
 def random_signs(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

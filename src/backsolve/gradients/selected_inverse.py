@@ -52,7 +52,7 @@ def settled(pattern: Any, data: np.ndarray, entries: np.ndarray) -> float:
     n, worst = pattern.shape[0], 0.0
     products, eps = data * entries.conj(), np.finfo(data.dtype).eps
     for index in (pattern.rows, pattern.indices):
-        total = np.bincount(index, products.real, n) + 1j * np.bincount(index, products.imag, n)
+        total = np.bincount(index, np.real(products), n) + 1j * np.bincount(index, np.imag(products), n)
         weight = 1 + np.bincount(index, np.abs(products), n)
         ratio = np.abs(total - 1) / (10 * np.sqrt(n) * eps * weight.max(initial=1.0))
         worst = max(worst, float(ratio.max(initial=0.0)) if np.isfinite(ratio).all() else np.inf)
@@ -117,7 +117,9 @@ def _front_inverse(front: Front, L: Any, U: Any, inner: np.ndarray) -> np.ndarra
 
 
 def _unit_lower_inverse(L_JJ: np.ndarray) -> np.ndarray:
-    return solve_triangular(L_JJ, np.eye(len(L_JJ), dtype=L_JJ.dtype), lower=True, unit_diagonal=True, check_finite=False)
+    return solve_triangular(
+        L_JJ, np.eye(len(L_JJ), dtype=L_JJ.dtype), lower=True, unit_diagonal=True, check_finite=False
+    )
 
 
 def _block(front: Front, half: Any, size: int) -> np.ndarray:

@@ -45,20 +45,21 @@ def trace_inverse(
     probes : int
         Random vectors, at least 2.
     rank : int
-        Vectors of the basis of Hutch++, which costs as many solves more: pays where A⁻¹B has some large singular values.
+        Vectors of the basis of Hutch++, which costs as many solves more: pays where A⁻¹B has some large singular
+        values.
     confidence : float
         Of `StochasticEstimate.interval`.
     gradient : bool
         Whether the gradient is made in NumPy, where no backward pass can ask for it later.
     solve : dict, optional
-        Options of `backsolve.solve`, such as ``{"method": "cg", "M": "ic0", "rtol": 1e-8}``. A solve that fails raises, as
-        there.
+        Options of `backsolve.solve`, such as ``{"method": "cg", "rtol": 1e-8}``. A solve that fails raises, as there.
 
     Returns
     -------
     StochasticEstimate
-        In torch and JAX `value` is differentiable, in `jax.grad` and `jax.jit` too. In NumPy `gradient` has one number for
-        each stored value of A, in their order (None if A has none), and `gradient_error` its standard errors.
+        In torch and JAX `value` is differentiable, in `jax.grad` and `jax.jit` too. In NumPy `gradient` has one
+        number for each stored value of A, in their order (None if A has none), and `gradient_error` its standard
+        errors.
 
     Raises
     ------
@@ -82,7 +83,8 @@ def trace_inverse(
     (True, 64, (199,))
     """
     confidence, rng = check_confidence("trace_inverse", confidence), generator("trace_inverse", rng)
-    check_count("trace_inverse", "probes", probes, 2), check_count("trace_inverse", "rank", rank, 0)
+    check_count("trace_inverse", "probes", probes, 2)
+    check_count("trace_inverse", "rank", rank, 0)
     frontend, A, B = _operators(A, B)
     options, n, dtype = dict(solve or {}), A.shape[0], _dtype(A)
     rank = min(rank, n)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .walking import Paths, Rows
 
-__all__ = ["means_of_sums", "path_gradient", "solution"]
+__all__ = ["means_of_sums", "path_gradient", "product_of_means", "solution"]
 
 
 def means_of_sums(
@@ -14,7 +16,8 @@ def means_of_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean over `count` walks of the sum of the amounts that each brings to each place, and standard errors: (size,).
 
-    What one walk brings to a place at several steps is summed first, since steps of a walk are not independent.
+    What one walk brings to a place at several steps is summed first, since steps of a walk are not independent. Of
+    places where no walk came nothing is known: the mean is 0, the error infinite.
     """
     mean = np.bincount(places, amounts, size) / count
     key = walkers.astype(np.int64) * size + places
@@ -22,7 +25,9 @@ def means_of_sums(
     first = np.flatnonzero(np.diff(key[order], prepend=-1))
     sums = np.add.reduceat(amounts[order], first) if len(first) else np.zeros(0)
     square = np.bincount(places[order][first], sums**2, size) / count
-    return mean, np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
+    error = np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
+    error[np.bincount(places, minlength=size) == 0] = np.inf
+    return mean, error
 
 
 def solution(M: Rows, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
@@ -39,10 +44,11 @@ def path_gradient(
     A walk at i with weight W_k goes on to j with chance |M_ij|/|M_ii|, and from j collects T_{k+1}, whose mean is x_j
     whatever was before. With λ_i = E Σ W_k 1[X_k = i]/M_ii,
 
-        E Σ_k 1[i→j in step k] W_k T_{k+1} = M_ii λ_i |M_ij|/|M_ii| x_j,   so that the entry is -sgn(M_ii)/|M_ij| times it;
+        E Σ_k 1[i→j in step k] W_k T_{k+1} = M_ii λ_i |M_ij|/|M_ii| x_j,
 
-    on the diagonal, E Σ_k 1[X_k = i] W_k T_k = M_ii λ_i x_i. W_k is the weight before step k: with that after it every
-    off-diagonal entry would have the sign of -M_ij M_ii too much. Entries that are stored as zero have no walks, and NaN.
+    of which the entry is -sgn(M_ii)/|M_ij| times; on the diagonal E Σ_k 1[X_k = i] W_k T_k = M_ii λ_i x_i. W_k is
+    the weight before step k: with that after it every off-diagonal entry would have the sign of -M_ij M_ii too much.
+    Entries that are stored as zero have no walks, and NaN.
     """
     weights = paths.weights if weights is None else weights
     parts: tuple[list, list, list] = [], [], []
@@ -65,3 +71,10 @@ def path_gradient(
     never = M.stored(np.flatnonzero(M.values(np.arange(len(M.indices))) == 0))
     mean[never] = error[never] = np.nan
     return mean, error
+
+
+def product_of_means(a: Any, a_error: Any, b: Any, b_error: Any) -> tuple[Any, Any]:
+    """The product of independent means, and its standard error: Var ab = μ_a² σ_b² + μ_b² σ_a² + σ_a² σ_b²."""
+    with np.errstate(invalid="ignore"):
+        error = np.sqrt((a * b_error) ** 2 + (b * a_error) ** 2 + (a_error * b_error) ** 2)
+    return a * b, np.where(np.isnan(error), np.inf, error)

@@ -1,8 +1,9 @@
 """Random walks along the rows of a matrix that is diagonally dominant by rows.
 
-From i a walk goes to j ≠ i with probability |M_ij|/|M_ii| and stops with what is left, Δ_i/|M_ii|. A step multiplies the
-weight of the walk by the sign of -M_ij M_ii. With G = I - D⁻¹M, D the diagonal, the weighted chance of a path is the
-product of its entries of G, so that the expected weight at j after k steps from i is (Gᵏ)_ij, and M⁻¹ = Σ_k Gᵏ D⁻¹.
+From i a walk goes to j ≠ i with probability |M_ij|/|M_ii| and stops with what is left, Δ_i/|M_ii|. A step multiplies
+the weight of the walk by the sign of -M_ij M_ii. With G = I - D⁻¹M, D the diagonal, the weighted chance of a path is
+the product of its entries of G, so that the expected weight at j after k steps from i is (Gᵏ)_ij, and M⁻¹ = Σ_k Gᵏ
+D⁻¹.
 """
 
 from __future__ import annotations
@@ -140,4 +141,3 @@ def walk(M: Rows, t: np.ndarray, count: int, rng: np.random.Generator, max_steps
                 "it, or use a solve, as margins of dominance are small."
             )
     return made
-

@@ -9,10 +9,10 @@ import numpy as np
 from .._local.budget import Budget
 from .._local.vector import DualQuery
 from .._local.vectors import sparse_vector
-from ..errors import SolveError, describe
-from ..local.dominant import DiagonallyDominant
-from .estimate import Cost, StochasticEstimate, check_confidence, check_count, generator
-from .visits import path_gradient, solution
+from ..errors import SolveError
+from .dominance import attached, dense, dominant, given
+from .estimate import Cost, StochasticEstimate, check_confidence, check_count, check_positive, generator
+from .visits import path_gradient, product_of_means, solution
 from .walking import Rows, walk
 
 __all__ = ["collision_walk", "product_walk", "residual_walk"]
@@ -25,9 +25,10 @@ def collision_walk(
 ) -> StochasticEstimate:
     """Return an unbiased estimate of φ = t·A⁻¹b and of its gradient, from walks over rows of a row-dominant A.
 
-    A walk starts in t, goes from i to j with chance |a_ij|/|a_ii|, stops with the rest, and collects W b_i/a_ii wherever it
-    comes: Var ≤ ‖t‖₁² max(b_i/a_ii)² (2-δ)/δ², δ the smallest margin over its diagonal entry; 1/δ steps each at most, in
-    the mean. No column is read, and nothing is solved. The gradient takes the same walks (`visits.path_gradient`).
+    A walk starts in t, goes from i to j with chance |a_ij|/|a_ii|, stops with the rest, and collects W b_i/a_ii
+    wherever it comes: Var ≤ ‖t‖₁² max(b_i/a_ii)² (2-δ)/δ², δ the smallest margin over its diagonal entry; 1/δ steps
+    each at most, in the mean. No column is read, and nothing is solved. The gradient takes the same walks
+    (`visits.path_gradient`).
 
     Parameters
     ----------
@@ -46,9 +47,9 @@ def collision_walk(
     Returns
     -------
     StochasticEstimate
-        `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard errors
-        (both NaN for values that are zero, which no walk goes along). In torch `value` is differentiable by the values of
-        A, once.
+        `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard
+        errors: infinite where no walk came, and NaN for values that are zero, which no walk goes along. In torch
+        `value` is differentiable by the values of A, once.
 
     Raises
     ------
@@ -71,12 +72,12 @@ def collision_walk(
     """
     D, rng, confidence = _prepared("collision_walk", A, rng, walks, max_steps, confidence)
     M = Rows(D.system.access)
-    right, left = _dense("b", b, D.n), _dense("t", t, D.n)
+    right, left = dense("b", b, D.n), dense("t", t, D.n)
     paths = walk(M, left, walks, rng, max_steps)
     suffixes = paths.suffixes(M, right / M.diagonal)
-    gradient, error = (_given(D, v) for v in path_gradient(M, paths, suffixes, D.nnz))
+    gradient, error = (given(D, v) for v in path_gradient(M, paths, suffixes, D.nnz))
     draws = paths.weights[0] * suffixes[0]
-    value = _attached(D, float(draws.mean()), gradient)
+    value = attached(D, float(draws.mean()), gradient)
     return StochasticEstimate(value, draws, Cost(steps=paths.steps), confidence, gradient, error)
 
 
@@ -93,10 +94,10 @@ def residual_walk(
 ) -> StochasticEstimate:
     """Return φ = t·A⁻¹b from pushes, and an unbiased estimate of what they leave out from walks: for a dense b.
 
-    Pushes make λ̂ and s = t - Aᵀλ̂, with |φ - λ̂·b| ≤ ‖s‖₁ρ ≤ `atol`, ρ = max|b_k|/margin. Walks start in s, and the one
-    that stops at i scores W sgn(a_ii) b_i/margin_i: never more than ‖s‖₁ρ, so that the interval holds by Hoeffding's
-    inequality whatever the distribution, and Var ≤ ‖s‖₁²ρ². It is φ, not its bound, that costs as few walks as pushes
-    have made s small.
+    Pushes make λ̂ and s = t - Aᵀλ̂, with |φ - λ̂·b| ≤ ‖s‖₁ρ ≤ `atol`, ρ = max|b_k|/margin. Walks start in s, and the
+    one that stops at i scores W sgn(a_ii) b_i/margin_i: never more than ‖s‖₁ρ, so that the interval holds by
+    Hoeffding's inequality whatever the distribution, and Var ≤ ‖s‖₁²ρ². It is φ, not its bound, that costs as few
+    walks as pushes have made s small.
 
     Parameters
     ----------
@@ -134,13 +135,13 @@ def residual_walk(
     True
     """
     D, rng, confidence = _prepared("residual_walk", A, rng, walks, max_steps, confidence)
-    M, right = Rows(D.system.access), _dense("b", b, D.n)
+    M, right = Rows(D.system.access), dense("b", b, D.n)
     query = DualQuery(D.system, right, sparse_vector("t", t, D.n))
-    found = query.run(_tolerance(atol), Budget(), leave=False)
+    found = query.run(check_positive("residual_walk", "atol", atol), Budget(), leave=False)
     if not found.certified:
         raise SolveError(f"residual_walk: pushes ended with {found.status.name}, bound {found.bound:.3g}: raise atol.")
     nodes, lam = (np.array(part) for part in query.dual.side.support()[:2])
-    s = _dense("t", t, D.n)
+    s = dense("t", t, D.n)
     entries, length = M.entries_of(nodes)
     np.subtract.at(s, M.indices[entries], M.values(entries) * np.repeat(lam, length))
     base, touched = float(lam @ right[nodes]), int(found.touched)
@@ -203,70 +204,19 @@ def product_walk(
     """
     D, rng, confidence = _prepared("product_walk", A, rng, walks, max_steps, confidence, both=True)
     by_rows, by_columns = Rows(D.system.access), Rows(D.system.access, transposed=True)
-    right, left = _dense("b", b, D.n), _dense("t", t, D.n)
+    right, left = dense("b", b, D.n), dense("t", t, D.n)
     out, back = walk(by_rows, left, walks, rng, max_steps), walk(by_columns, right, walks, rng, max_steps)
     (lam, lam_error), (x, x_error) = solution(by_rows, out), solution(by_columns, back)
     rows = np.repeat(np.arange(D.n), np.diff(by_rows.indptr))
     gradient, error = product_of_means(lam[rows], lam_error[rows], x[by_rows.indices], x_error[by_rows.indices])
-    gradient, error = _given(D, -gradient), _given(D, error)
+    gradient, error = given(D, -gradient), given(D, error)
     draws = back.weights[0] * back.suffixes(by_columns, left / by_columns.diagonal)[0]
     cost = Cost(steps=out.steps + back.steps)
-    value = _attached(D, float(draws.mean()), gradient)
+    value = attached(D, float(draws.mean()), gradient)
     return StochasticEstimate(value, draws, cost, confidence, gradient, error)
 
 
-def product_of_means(a: Any, a_error: Any, b: Any, b_error: Any) -> tuple[Any, Any]:
-    """The product of independent means, and its standard error: Var ab = μ_a² σ_b² + μ_b² σ_a² + σ_a² σ_b²."""
-    return a * b, np.sqrt((a * b_error) ** 2 + (b * a_error) ** 2 + (a_error * b_error) ** 2)
-
-
-def dominant(caller: str, A: Any, both: bool = False) -> DiagonallyDominant:
-    """A prepared, once it is seen to be dominant by rows, and by columns if `both`."""
-    D = A if isinstance(A, DiagonallyDominant) else DiagonallyDominant(A)
-    if D.system.w is not None or D.system.v is not None:
-        raise ValueError(f"{caller} takes no barrier: walks need a matrix that is dominant as it is.")
-    for columns, holds in ((False, D.by_rows), (True, D.by_columns)):
-        if not holds and (both or not columns):
-            at, margin = D.system.weakest(columns)
-            sense = "column" if columns else "row"
-            raise ValueError(
-                f"{caller}: A must be diagonally dominant by {sense}s; {sense} {at} has the margin {margin:.3g}: use a "
-                "solve, such as backsolve.solve with method='cg'."
-            )
-    return D
-
-
 def _prepared(caller: str, A: Any, rng: Any, walks: Any, max_steps: Any, confidence: Any, both: bool = False):
-    check_count(caller, "walks", walks, 2), check_count(caller, "max_steps", max_steps)
+    check_count(caller, "walks", walks, 2)
+    check_count(caller, "max_steps", max_steps)
     return dominant(caller, A, both), generator(caller, rng), check_confidence(caller, confidence)
-
-
-def _tolerance(atol: Any) -> float:
-    if not isinstance(atol, int | float | np.number) or isinstance(atol, bool) or not atol > 0:
-        raise ValueError(f"residual_walk: atol must be a positive number; got {describe(atol)}.")
-    return float(atol)
-
-
-def _dense(name: str, v: Any, n: int) -> np.ndarray:
-    if getattr(v, "requires_grad", False):
-        raise TypeError(f"{name} is a constant here, and the tensor given requires a gradient: detach it.")
-    index, value = sparse_vector(name, v, n)
-    if not len(index) and name == "t":
-        raise ValueError("t must have an entry other than zero, where walks can start.")
-    dense = np.zeros(n)
-    dense[index] = value
-    return dense
-
-
-def _given(D: Any, stored: np.ndarray) -> np.ndarray:
-    """Numbers for stored values as numbers for the values that were given."""
-    return stored if D._slots is None else stored[D._slots]
-
-
-def _attached(D: Any, value: float, gradient: np.ndarray) -> Any:
-    """A value whose derivative by the values of A is the gradient, where these are a tensor that asks for one."""
-    data = D._data
-    if not getattr(data, "requires_grad", False):
-        return value
-    known = data.new_tensor(np.nan_to_num(gradient, nan=0.0))
-    return value + ((data - data.detach()) * known).sum()
