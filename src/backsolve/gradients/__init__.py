@@ -1,8 +1,8 @@
 """Stochastic gradients through solves, determinants and traces."""
 
 from .cotangent import sampled_cotangent
+from .determinants import logdet, selected_inverse
 from .estimate import Cost, StochasticEstimate
-from .logdet import logdet, selected_inverse
 from .roulette import roulette_neumann
 from .sampling import Draw, SampledEntries, draw, sample_entries, sample_losses
 from .trace import trace_inverse

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import local
+from .._local.vectors import DENSE, sparse_vector
 from ..errors import describe
 from ..local.dominant import DiagonallyDominant
 from .estimate import Cost, StochasticEstimate, check_confidence, check_count, check_positive, generator, number
@@ -27,8 +28,8 @@ def sampled_cotangent(
     ----------
     A : local.DiagonallyDominant, or what it takes (n, n)
         Of NumPy or torch.
-    b : scipy.sparse (n, 1), or pair (indices, values), or dense (n,)
-        For a dense b there is no gradient in NumPy.
+    b : scipy.sparse (n, 1), pair (indices, values), or dense (n,)
+        A constant. Where more than a fifth of it is not zero there is no gradient.
     g : (n,) array
         The cotangent, a constant.
     atol : float
@@ -76,10 +77,12 @@ def sampled_cotangent(
     size = float(np.abs(g).sum())
     drawn, counts = np.unique(rng.choice(D.n, samples, p=np.abs(g) / size), return_counts=True)
     weights = np.sign(g[drawn]) * size
-    sparse = not (hasattr(b, "shape") and len(b.shape) == 1)
-    found = [
-        local.entry(D, b, int(i), atol, fallback=None, gradient_atol=atol if sparse else None) for i in drawn.tolist()
-    ]
+    if getattr(b, "requires_grad", False):
+        raise TypeError("b is a constant here, and the tensor given requires a gradient: detach it.")
+    index, entries = sparse_vector("b", b, D.n)
+    sparse = len(index) <= max(16, DENSE * D.n)
+    options: dict[str, Any] = {"fallback": None, "gradient_atol": atol if sparse else None}
+    found = [local.entry(D, (index, entries), int(i), atol, **options) for i in drawn.tolist()]
     value = sum(est.value * (w * c / samples) for est, w, c in zip(found, weights, counts, strict=True))
     draws = np.repeat([number(est.value) for est in found] * weights, counts)
     gradient = None

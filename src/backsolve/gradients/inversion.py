@@ -11,7 +11,7 @@ from ..factorization import factorize
 from ..methods import SuperLU
 from ..methods.equilibrate import exponents, scaled
 from ..operators import CSR
-from .selected_inverse import inverse_entries, settled
+from .takahashi import inverse_entries, settled
 
 __all__ = ["HostFactors"]
 

@@ -58,6 +58,7 @@ def product_with(A: Any, data: np.ndarray) -> Callable[[np.ndarray], np.ndarray]
 def symmetric_scaling(product: Any, data: Any, A: Any) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
     """log det D, and the product with D^-1/2 A D^-1/2, for the diagonal D of a matrix that must be Hermitian."""
     _check_hermitian(data, A)
+    d: Any
     if A.structure.kind == "dense":
         d = np.diagonal(data)
     else:
