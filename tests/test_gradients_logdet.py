@@ -87,12 +87,21 @@ def test_selected_inverse_is_judged(monkeypatch):
 
 def test_fronts_hold_the_rows_of_their_children():
     p = gallery.problem("poisson2d", 400)
-    fronts = fronts_of(p.A.structure.rows, p.A.structure.indices, 400, np.inf)
-    assert fronts[0].start == 0 and fronts[-1].stop == 400
+    rows, columns = p.A.structure.rows, p.A.structure.indices
+    number, fronts = fronts_of(rows, columns, 400, np.inf)
+    assert np.array_equal(np.sort(number), np.arange(400)) and len(fronts) < 200
+    assert [front.start for front in fronts] == [0, *(front.stop for front in fronts[:-1])] and fronts[-1].stop == 400
     for front in fronts:
         if front.parent >= 0:
             assert set(front.rows) <= set(fronts[front.parent].unknowns)
-    assert fronts_of(p.A.structure.rows, p.A.structure.indices, 400, 500) is None
+    # The factor in the new order has no entry outside of the fronts: its first unknown holds all that it meets.
+    held = np.zeros((400, 400), bool)
+    for front in fronts:
+        held[np.ix_(front.unknowns, front.unknowns[: front.stop - front.start])] = True
+    dense = np.zeros((400, 400))
+    dense[number[rows], number[columns]] = p.A.data
+    assert not np.abs(np.linalg.cholesky(dense)[~held]).max() > 0
+    assert fronts_of(rows, columns, 400, 500) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])

@@ -28,25 +28,50 @@ class Front:
         return np.concatenate([np.arange(self.start, self.stop), self.rows])
 
 
-def fronts_of(rows: np.ndarray, cols: np.ndarray, n: int, limit: float) -> list[Front] | None:
-    """The fronts of a matrix with entries at (rows, cols) that is eliminated in its order, without pivoting.
+def fronts_of(rows: np.ndarray, cols: np.ndarray, n: int, limit: float) -> tuple[np.ndarray, list[Front]] | None:
+    """An order, as the new number of each unknown, and the fronts of a matrix with entries at (rows, cols) in it.
 
-    Its pattern is made symmetric. Column j of the factor holds what column j of the matrix holds below the diagonal
-    and what the columns hold whose first entry is j, its children in the elimination tree (Liu 1990). Hence the rows
-    of a front all lie in that of its parent. None where the factor would have more than `limit` entries.
+    The matrix is eliminated from its first unknown to its last, without pivoting; its pattern is made symmetric.
+    Column j of the factor holds what column j of the matrix holds below the diagonal, and what the columns hold
+    whose first entry is j, its children in the elimination tree (Liu 1990, doi:10.1137/0611010). Hence the rows of a
+    front all lie in that of its parent. Unknowns are renumbered so that each subtree is a range: that changes no
+    entry of the factor. None where it would have more than `limit`.
     """
     struct = _columns(rows, cols, n, limit)
     if struct is None:
         return None
-    parent = np.array([s[0] if len(s) else -1 for s in struct], np.int64)
-    ends = _ends(parent, np.array([len(s) for s in struct], np.int64))
+    number = _postorder([int(s[0]) if len(s) else -1 for s in struct])
+    moved: list[np.ndarray] = [np.empty(0, np.int64)] * n
+    for j, below in enumerate(struct):
+        moved[number[j]] = np.sort(number[below])
+    parent = np.array([s[0] if len(s) else -1 for s in moved], np.int64)
+    ends = _ends(parent, np.array([len(s) for s in moved], np.int64))
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     owner = np.repeat(np.arange(len(ends)), ends - starts)
     made = []
     for start, stop in zip(starts.tolist(), ends.tolist(), strict=True):
-        below = struct[stop - 1]
+        below = moved[stop - 1]
         made.append(Front(start, stop, below, int(owner[below[0]]) if len(below) else -1))
-    return made
+    return number, made
+
+
+def _postorder(parent: list[int]) -> np.ndarray:
+    """Numbers with which every subtree is a range that ends with its root. Parents come after their children."""
+    n = len(parent)
+    size = [1] * n
+    for j, p in enumerate(parent):
+        if p >= 0:
+            size[p] += size[j]
+    number, free, end = np.empty(n, np.int64), [0] * n, n
+    for j in range(n - 1, -1, -1):  # a root takes the last places that are free, a child those of its parent
+        if parent[j] >= 0:
+            number[j] = free[parent[j]]
+            free[parent[j]] -= size[j]
+        else:
+            number[j] = end - 1
+            end -= size[j]
+        free[j] = int(number[j]) - 1
+    return number
 
 
 def _columns(rows: np.ndarray, cols: np.ndarray, n: int, limit: float) -> list[np.ndarray] | None:
@@ -72,19 +97,15 @@ def _columns(rows: np.ndarray, cols: np.ndarray, n: int, limit: float) -> list[n
 def _ends(parent: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Where fronts end: small subtrees are one front, above them a column joins the next if few zeros are stored."""
     n = len(parent)
-    size, first = np.ones(n, np.int64), np.arange(n)
+    size = np.ones(n, np.int64)
     for j, p in enumerate(parent.tolist()):
         if p >= 0:
             size[p] += size[j]
-            first[p] = min(first[p], first[j])
-    whole = first == np.arange(n) - size + 1  # a subtree is a range of columns where the order is a postorder
-    small = whole & (size <= _SUBTREE)
+    small = size <= _SUBTREE
     joins = np.zeros(n, bool)  # column j goes with j + 1
     if n > 1:
         chained = (parent[:-1] == np.arange(1, n)) & (count[:-1] + _SLACK >= count[1:] + 1)
         joins[:-1] = chained & ~small[:-1]
-    roots = np.flatnonzero(small & ~np.where(parent >= 0, small[parent], False))
-    for root in roots.tolist():
+    for root in np.flatnonzero(small & ~np.where(parent >= 0, small[parent], False)).tolist():
         joins[root - size[root] + 1 : root] = True
-        joins[root] = False
     return np.flatnonzero(~joins) + 1

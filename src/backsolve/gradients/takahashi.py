@@ -35,13 +35,17 @@ def inverse_entries(pattern: Any, lu: Any) -> np.ndarray | None:
     None where pivoting off the diagonal has made the factors far from symmetric in pattern.
     """
     r, c = lu.perm_r[pattern.rows], lu.perm_c[pattern.indices]  # A[i, j] = B[perm_r[i], perm_c[j]]
-    fronts = _fronts(pattern, lu, r, c)
-    if fronts is None:
+    found = _fronts(pattern, lu, r, c)
+    if found is None:
         return None
-    L, U = sp.csc_array(lu.L), sp.csr_array(lu.U)
-    for half in (L, U):
-        half.sort_indices()
-    return _sweep(fronts, L, U, r, c).conj()
+    number, fronts = found
+    L, U = (_renumbered(half, number) for half in (lu.L, lu.U))
+    return _sweep(fronts, L.tocsc(), U.tocsr(), number[r], number[c]).conj()
+
+
+def _renumbered(half: Any, number: np.ndarray) -> Any:
+    entries = sp.coo_array(half)
+    return sp.coo_array((entries.data, tuple(number[index] for index in entries.coords)), shape=half.shape)
 
 
 def settled(pattern: Any, data: np.ndarray, entries: np.ndarray) -> float:
@@ -59,7 +63,7 @@ def settled(pattern: Any, data: np.ndarray, entries: np.ndarray) -> float:
     return worst
 
 
-def _fronts(pattern: Any, lu: Any, r: np.ndarray, c: np.ndarray) -> list[Front] | None:
+def _fronts(pattern: Any, lu: Any, r: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, list[Front]] | None:
     """Made once for a pattern and its permutations."""
     known = pattern.memo.get("fronts")
     if known is None or not (np.array_equal(known[0], lu.perm_r) and np.array_equal(known[1], lu.perm_c)):
