@@ -106,6 +106,7 @@ def functionals(m: int, shift: float) -> dict:
     calls = {
         "collision walk, 10,000": lambda s: gradients.collision_walk(A, b, t, rng=s),
         "product walk, 2 x 10,000": lambda s: gradients.product_walk(A, b, t, rng=s),
+        "pushes to 0.1 and product walk, 2 x 10,000": lambda s: gradients.product_walk(A, b, t, 0.1, rng=s),
         "pushes to 0.1 and residual walk, 10,000": lambda s: gradients.residual_walk(A, b, t, 0.1, rng=s),
         "Russian roulette, 64": lambda s: gradients.roulette_neumann(A, b, t, rng=s),
     }

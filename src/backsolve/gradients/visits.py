@@ -52,23 +52,20 @@ def path_gradient(
     """
     weights = paths.weights if weights is None else weights
     parts: tuple[list, list, list] = [], [], []
-    own = np.full(M.n, -1, np.int64)
-    rows = np.repeat(np.arange(M.n), np.diff(M.indptr))
-    diagonal = np.flatnonzero(M.indices == rows)
-    own[rows[diagonal]] = diagonal
     for k, (walkers, nodes, w, entries) in enumerate(
         zip(paths.walkers, paths.nodes, weights, paths.entries, strict=True)
     ):
         going = entries >= 0
         along = entries[going]
         parts[0].extend((walkers, walkers[going]))
-        parts[1].extend((own[nodes], along))
+        parts[1].extend((M.own[nodes], along))
         parts[2].append(-w * suffixes[k] / M.diagonal[nodes])
         factor = -np.sign(M.diagonal[nodes[going]]) / np.abs(M.values(along))
         parts[2].append(factor * w[going] * suffixes[k + 1] if going.any() else np.zeros(0))
     walkers, entries, amounts = map(np.concatenate, parts)
     mean, error = means_of_sums(walkers, M.stored(entries), amounts, size, paths.count)
-    never = M.stored(np.flatnonzero(M.values(np.arange(len(M.indices))) == 0))
+    met = M.entries_of(np.unique(np.concatenate(paths.nodes)))[0]
+    never = M.stored(met[M.values(met) == 0])
     mean[never] = error[never] = np.nan
     return mean, error
 

@@ -22,18 +22,15 @@ class Rows:
     Attributes
     ----------
     diagonal : (n,) float64
-    places : (nnz,) integers, or None
-        Place of each entry among the stored values of the matrix; None where that is their order.
+        NaN in rows that were not read yet.
+    own : (n,) int64
+        The entries on the diagonal; -1 in rows that were not read yet.
     """
 
     def __init__(self, access: Any, transposed: bool = False):
         self.n = access.n
-        self.indptr, self.indices, self.places, data = access.columns if transposed else access.rows
-        self._data = data
-        self.diagonal = np.zeros(self.n)
-        rows = np.repeat(np.arange(self.n, dtype=self.indices.dtype), np.diff(self.indptr))
-        own = np.flatnonzero(self.indices == rows)
-        self.diagonal[rows[own]] = self.values(own)
+        self.indptr, self.indices, self._places, self._data = access.columns if transposed else access.rows
+        self.diagonal, self.own = np.full(self.n, np.nan), np.full(self.n, -1, np.int64)
 
     def values(self, entries: np.ndarray) -> np.ndarray:
         """The values of entries, given by their position in the rows."""
@@ -41,7 +38,7 @@ class Rows:
 
     def stored(self, entries: np.ndarray) -> np.ndarray:
         """Places of entries among the stored values."""
-        return entries if self.places is None else self.places[entries]
+        return entries if self._places is None else self._places[entries]
 
     def entries_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The entries of some rows, row after row, and how many there are of each."""
@@ -50,12 +47,19 @@ class Rows:
         ends = np.cumsum(length)
         return np.repeat(first - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0), length
 
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of some rows: their entries, the size of each with 0 on the diagonal, and how many there are in each row."""
+        entries, length = self.entries_of(rows)
+        sizes, at = self.values(entries), np.repeat(rows, length)
+        on = np.flatnonzero(self.indices[entries] == at)
+        self.diagonal[at[on]], self.own[at[on]] = sizes[on], entries[on]
+        sizes[on] = 0.0
+        return entries, np.abs(sizes), length
+
     def step(self, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The entries that walks at `at` go along, -1 for those that stop."""
         rows, which = np.unique(at, return_inverse=True)
-        entries, length = self.entries_of(rows)
-        sizes = np.abs(self.values(entries))
-        sizes[self.indices[entries] == np.repeat(rows, length)] = 0.0
+        entries, sizes, length = self.read(rows)
         # One increasing sequence for all rows that are touched: a walk looks between the ends of its own.
         reached = np.concatenate([[0.0], np.cumsum(sizes)])
         ends = np.cumsum(length)
@@ -65,10 +69,8 @@ class Rows:
 
     def margins(self, rows: np.ndarray) -> np.ndarray:
         """|M_ii| - Σ_{j≠i} |M_ij| of some rows, in plain floating point."""
-        entries, length = self.entries_of(rows)
-        which = np.repeat(np.arange(len(rows)), length)
-        sizes = np.abs(self.values(entries)) * (self.indices[entries] != rows[which])
-        return np.abs(self.diagonal[rows]) - np.bincount(which, sizes, len(rows))
+        _, sizes, length = self.read(rows)
+        return np.abs(self.diagonal[rows]) - np.bincount(np.repeat(np.arange(len(rows)), length), sizes, len(rows))
 
 
 @dataclass(frozen=True)

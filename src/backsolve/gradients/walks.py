@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._local.budget import Budget
+from .._local.functional import FunctionalQuery
 from .._local.vector import DualQuery
 from .._local.vectors import sparse_vector
 from ..errors import SolveError
@@ -135,46 +136,55 @@ def residual_walk(
     True
     """
     D, rng, confidence = _prepared("residual_walk", A, rng, walks, max_steps, confidence)
+    if getattr(D._data, "requires_grad", False):
+        raise TypeError("residual_walk has no gradient, and A asks for one: take product_walk with atol, or detach A.")
     M, right = Rows(D.system.access), dense("b", b, D.n)
     query = DualQuery(D.system, right, sparse_vector("t", t, D.n))
-    found = query.run(check_positive("residual_walk", "atol", atol), Budget(), leave=False)
-    if not found.certified:
-        raise SolveError(f"residual_walk: pushes ended with {found.status.name}, bound {found.bound:.3g}: raise atol.")
-    nodes, lam = (np.array(part) for part in query.dual.side.support()[:2])
-    s = dense("t", t, D.n)
-    entries, length = M.entries_of(nodes)
-    np.subtract.at(s, M.indices[entries], M.values(entries) * np.repeat(lam, length))
-    base, touched = float(lam @ right[nodes]), int(found.touched)
+    touched = _push("residual_walk", query, atol)
+    lam, s = _left("t", t, query.dual, M)
+    base = float(lam @ right)
     if not s.any():
         return StochasticEstimate(base, np.empty(0), Cost(steps=touched), confidence)
     paths = walk(M, s, walks, rng, max_steps)
-    scores = np.zeros(D.n)
-    margin = M.margins(np.arange(D.n))
-    scores[margin > 0] = (np.sign(M.diagonal) * right)[margin > 0] / margin[margin > 0]
     draws = np.full(walks, base)
     for walkers, at, weights, going in zip(paths.walkers, paths.nodes, paths.weights, paths.entries, strict=True):
-        ended = going < 0
-        draws[walkers[ended]] += weights[ended] * scores[at[ended]]
+        ended = at[going < 0]
+        scores = np.sign(M.diagonal[ended]) * right[ended] / M.margins(ended)
+        draws[walkers[going < 0]] += weights[going < 0] * scores
     # Each sample lies within ±‖s‖₁ρ of the base: P(|mean - φ| ≥ ε) ≤ 2 exp(-N ε²/(2 ‖s‖₁²ρ²)).
-    reach = float(np.abs(s).sum() * np.abs(scores).max())
-    surely = reach * float(np.sqrt(2 * np.log(2 / (1 - confidence)) / walks))
+    kept = D.system.current()
+    rho = float(np.max(np.abs(right) / (D.system.margins_anew() if kept is None else kept[0])))
+    surely = float(np.abs(s).sum()) * rho * float(np.sqrt(2 * np.log(2 / (1 - confidence)) / walks))
     cost = Cost(steps=paths.steps + touched)
     return StochasticEstimate(float(draws.mean()), draws, cost, confidence, surely=surely)
 
 
 def product_walk(
-    A: Any, b: Any, t: Any, *, rng: Any, walks: int = 10_000, max_steps: int = _STEPS, confidence: float = 0.95
+    A: Any,
+    b: Any,
+    t: Any,
+    atol: float | None = None,
+    *,
+    rng: Any,
+    walks: int = 10_000,
+    max_steps: int = _STEPS,
+    confidence: float = 0.95,
 ) -> StochasticEstimate:
     """Return an unbiased estimate of φ = t·A⁻¹b and of its gradient -λxᵀ, from walks over rows and others over columns.
 
-    Walks over rows that start in t make λ̃, walks over columns that start in b make x̃, and as they share nothing the
-    mean of λ̃_i x̃_j is λ_i x_j, everywhere at once. A must be dominant by rows, and by columns for x̃.
+    Walks over rows that start in s = t - Aᵀλ̂ make λ̃ = λ̂ + A⁻ᵀs, walks over columns that start in r = b - A x̂ make
+    x̃ = x̂ + A⁻¹r. As they share nothing, the mean of λ̃_i x̃_j is λ_i x_j, everywhere at once. A must be dominant
+    by rows, and by columns for x̃. Pushes make λ̂ and x̂; without them both are zero.
 
     Parameters
     ----------
     A : local.DiagonallyDominant, or what it takes (n, n)
         Dominant by rows and by columns. Of NumPy or torch.
-    b, t, rng, max_steps, confidence
+    b, t : dense (n,), scipy.sparse (n, 1), or pair (indices, values)
+        Constants.
+    atol : float, optional
+        Where pushes stop, in terms of the bound that `local.functional` would have. None makes none.
+    rng, max_steps, confidence
         As of `collision_walk`.
     walks : int
         Of each kind.
@@ -182,10 +192,12 @@ def product_walk(
     Returns
     -------
     StochasticEstimate
-        As of `collision_walk`; the value is t·x̃.
+        As of `collision_walk`; the value is t·x̂ + λ̂·r + s·A⁻¹r, the last term sampled.
 
     Raises
     ------
+    SolveError
+        If the pushes cannot reach `atol`.
     ValueError, TypeError
         If A is not dominant in both senses, or an argument has another shape.
 
@@ -198,22 +210,57 @@ def product_walk(
     >>> import numpy as np, scipy.sparse as sp
     >>> from backsolve import gradients
     >>> A = sp.diags_array([-np.ones(99), np.full(100, 4.0)], offsets=[-1, 0]).tocsr()
-    >>> est = gradients.product_walk(A, np.ones(100), ([50], [1.0]), rng=0)
+    >>> est = gradients.product_walk(A, np.ones(100), ([50], [1.0]), 1e-2, rng=0)
     >>> bool(abs(est.value - 1 / 3) < 5 * est.standard_error)
     True
     """
     D, rng, confidence = _prepared("product_walk", A, rng, walks, max_steps, confidence, both=True)
     by_rows, by_columns = Rows(D.system.access), Rows(D.system.access, transposed=True)
-    right, left = dense("b", b, D.n), dense("t", t, D.n)
-    out, back = walk(by_rows, left, walks, rng, max_steps), walk(by_columns, right, walks, rng, max_steps)
-    (lam, lam_error), (x, x_error) = solution(by_rows, out), solution(by_columns, back)
-    rows = np.repeat(np.arange(D.n), np.diff(by_rows.indptr))
-    gradient, error = product_of_means(lam[rows], lam_error[rows], x[by_rows.indices], x_error[by_rows.indices])
-    gradient, error = given(D, -gradient), given(D, error)
-    draws = back.weights[0] * back.suffixes(by_columns, left / by_columns.diagonal)[0]
-    cost = Cost(steps=out.steps + back.steps)
-    value = attached(D, float(draws.mean()), gradient)
-    return StochasticEstimate(value, draws, cost, confidence, gradient, error)
+    r, s = dense("b", b, D.n), dense("t", t, D.n)
+    lam = x = np.zeros(D.n)
+    base, touched = 0.0, 0
+    if atol is not None:
+        query = FunctionalQuery(D.system, sparse_vector("b", b, D.n), sparse_vector("t", t, D.n))
+        touched = _push("product_walk", query, atol)
+        (x, r), (lam, s) = _left("b", b, query.primal, by_columns), _left("t", t, query.dual, by_rows)
+        base = float(dense("t", t, D.n) @ x + lam @ r)
+    more, lam_error, out = _walked(by_rows, s, walks, rng, max_steps)
+    rest, x_error, back = _walked(by_columns, r, walks, rng, max_steps)
+    lam, x = lam + more, x + rest
+    rows, columns = np.repeat(np.arange(D.n), np.diff(by_rows.indptr)), by_rows.indices
+    gradient, error = product_of_means(lam[rows], lam_error[rows], x[columns], x_error[columns])
+    gradient, error, draws = given(D, -gradient), given(D, error), np.empty(0)
+    if back is not None:
+        draws = base + back.weights[0] * back.suffixes(by_columns, s / by_columns.diagonal)[0]
+        base = float(draws.mean())
+    cost = Cost(steps=touched + sum(paths.steps for paths in (out, back) if paths is not None))
+    return StochasticEstimate(attached(D, base, gradient), draws, cost, confidence, gradient, error)
+
+
+def _walked(M: Rows, s: np.ndarray, walks: int, rng: Any, max_steps: int) -> tuple[Any, Any, Any]:
+    """M⁻ᵀs by walks over the rows of M, standard errors, and the walks; zero without any where s is."""
+    if not s.any():
+        return np.zeros(M.n), np.zeros(M.n), None
+    paths = walk(M, s, walks, rng, max_steps)
+    return *solution(M, paths), paths
+
+
+def _push(caller: str, query: Any, atol: Any) -> int:
+    """Push until a bound is reached, and tell how many entries that took."""
+    found = query.run(check_positive(caller, "atol", atol), Budget(), leave=False)
+    if not found.certified:
+        raise SolveError(f"{caller}: pushes ended with {found.status.name}, bound {found.bound:.3g}: raise atol.")
+    return int(found.touched)
+
+
+def _left(name: str, v: Any, half: Any, M: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """What pushes have made of Mᵀλ = v, and its residual: (n,) each."""
+    nodes, values = (np.array(part) for part in half.side.support()[:2])
+    lam, s = np.zeros(M.n), dense(name, v, M.n)
+    lam[nodes] = values
+    entries, length = M.entries_of(nodes)
+    np.subtract.at(s, M.indices[entries], M.values(entries) * np.repeat(values, length))
+    return lam, s
 
 
 def _prepared(caller: str, A: Any, rng: Any, walks: Any, max_steps: Any, confidence: Any, both: bool = False):
