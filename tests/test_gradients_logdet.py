@@ -143,6 +143,29 @@ def test_logdet_of_a_dense_matrix():
     assert T.grad.numpy() == pytest.approx(np.linalg.inv(D).T, rel=1e-10)
 
 
+@pytest.mark.parametrize("name", ["duplicates", "complex_contraction"])
+def test_logdet_in_jax(name):
+    p = gallery.problem(name, 30)
+    w, truth = jnp.asarray(p.A.data), np.linalg.slogdet(p.toarray())[1]
+
+    def value(w):
+        return 2 * gradients.logdet(p.A.with_data(w)).value
+
+    program = jax.jit(jax.value_and_grad(value))
+    for got, g in (jax.value_and_grad(value)(w), program(w)):
+        assert float(got) == pytest.approx(2 * truth, rel=1e-12)
+        assert np.asarray(g) == pytest.approx(2 * inverse_on(p).conj(), rel=1e-9, abs=1e-12)
+    if name == "duplicates":
+        batch = jax.vmap(jax.grad(value))(jnp.stack([w, 2 * w]))
+        assert np.asarray(batch[1]) == pytest.approx(inverse_on(p), rel=1e-9, abs=1e-12)
+        singular = jnp.zeros_like(w)
+        assert np.isnan(program(singular)[0])
+        with pytest.raises(bs.SolveError, match="must be nonsingular"):
+            value(singular)
+        with pytest.raises(TypeError, match="method 'slq' is for NumPy and torch; A is of jax"):
+            gradients.logdet(p.A.with_data(w), method="slq", rng=0)
+
+
 def test_factors_are_differentiable_once_and_say_so():
     p = gallery.problem("poisson2d", 16)
     w = torch.tensor(p.A.data, requires_grad=True)

@@ -44,7 +44,7 @@ def logdet(
     Parameters
     ----------
     A : array (n, n), sparse array or tensor, CSR or Dense operator
-        Of NumPy or torch. One matrix, no batch.
+        Of NumPy, torch, or for "factor" JAX. One matrix, no batch.
     method : {"factor", "slq"}
     rng : numpy.random.Generator or int
         For "slq", which does not run without.
@@ -68,7 +68,8 @@ def logdet(
     Returns
     -------
     StochasticEstimate
-        In torch `value` is differentiable, for a sparse A by "factor" once, else any number of times. In NumPy
+        In torch and JAX `value` is differentiable, for a sparse A by "factor" once, else any number of times; in a
+        compiled program of JAX it is NaN where A is singular. In NumPy
         `gradient` has one number for each stored value of A, in their order, and `gradient_error` its standard
         errors.
 
@@ -101,6 +102,8 @@ def logdet(
     confidence = check_confidence("logdet", confidence)
     if method == "factor":
         return _by_factors(frontend, A, confidence, gradient and frontend.name == "numpy")
+    if frontend.name == "jax":
+        raise TypeError("logdet: method 'slq' is for NumPy and torch; A is of jax: take method='factor'.")
     rng = generator("logdet", rng)
     check_count("logdet", "probes", probes, 2)
     check_count("logdet", "steps", steps, 2)
@@ -165,7 +168,9 @@ def selected_inverse(A: Any) -> np.ndarray:
 def _by_factors(frontend: Any, A: Any, confidence: float, wanted: bool) -> StochasticEstimate:
     """The exact value, shown like an estimate."""
     gradient, cost = None, Cost()
-    if A.structure.kind == "csr":
+    if A.structure.kind == "csr" and frontend.name == "jax":
+        value = import_module(".jax_logdet", __package__).by_factors(frontend.values(A), A.structure)
+    elif A.structure.kind == "csr":
         host = HostFactors(A.structure, host_values(frontend, A))
         value = host.logabsdet
         if frontend.name == "torch":
@@ -175,7 +180,7 @@ def _by_factors(frontend: Any, A: Any, confidence: float, wanted: bool) -> Stoch
             gradient, cost = gradient if A.slots is None else gradient[A.slots], Cost(solves=host.solves)
     else:
         value = slogdet(A)[1]
-        if not np.isfinite(number(value)):
+        if frontend.name != "jax" and not np.isfinite(number(value)):
             raise SolveError(f"logdet: A must be nonsingular; log|det A| is {number(value)}: ground its null space.")
         gradient = np.linalg.inv(A.data).conj().T if wanted else None
     error = None if gradient is None else np.zeros(gradient.shape)

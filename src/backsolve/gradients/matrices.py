@@ -26,8 +26,8 @@ __all__ = [
 def single_matrix(caller: str, A: Any) -> tuple[Any, Any]:
     """The frontend and the operator of one square matrix with entries."""
     frontend = dispatch.frontend_of(A)
-    if frontend.name not in ("numpy", "torch"):
-        raise TypeError(f"{caller} is for NumPy and torch; A is of {frontend.name}: convert its values.")
+    if frontend.name == "tensorflow":
+        raise TypeError(f"{caller} is for NumPy, torch and JAX; A is of tensorflow: convert its values.")
     A = dispatch.square(dispatch.operator(frontend, A, None))
     if A.structure.kind == "free":
         raise ValueError(f"{caller} needs the entries of A; A is {A!r}: use A.toarray() if it is small.")
@@ -38,7 +38,12 @@ def single_matrix(caller: str, A: Any) -> tuple[Any, Any]:
 
 def host_values(frontend: Any, A: Any) -> np.ndarray:
     """Canonical values in NumPy, without a graph: (nnz,) or (n, n)."""
-    return np.ascontiguousarray(frontend.known(frontend.values(A)))
+    known = frontend.known(frontend.values(A))
+    if known is None:
+        raise TypeError(
+            "A must have values that are known; got some that are traced: take logdet with method='factor'."
+        )
+    return np.ascontiguousarray(known)
 
 
 def operator_on(structure: Any, values: Any, assume: str = "general") -> Any:

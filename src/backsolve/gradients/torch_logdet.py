@@ -21,7 +21,7 @@ def by_factors(values: torch.Tensor, host: HostFactors) -> torch.Tensor:
 
 def by_sampling(values: torch.Tensor, value: float, A: Any, vectors: Any, solve: dict) -> torch.Tensor:
     """A value that was sampled, with Σ_v (A⁻ᴴv) vᴴ on the places of A for its gradient; any number of times."""
-    V = torch.from_numpy(vectors).to(values.dtype)
+    V = torch.from_numpy(vectors).to(values)
     return _Sampled.apply(values, value, A.structure, A.assumed, V, solve)  # type: ignore[return-value]
 
 
@@ -44,7 +44,7 @@ class _Exact(torch.autograd.Function):
                 "gradients.logdet with method='factor' is differentiable once: for second derivatives use "
                 "backsolve.slogdet, whose gradient takes n solves, or method='slq'."
             )
-        return g * torch.from_numpy(ctx.host.inverse_entries()).to(values.dtype), None
+        return g * torch.from_numpy(ctx.host.inverse_entries()).to(values), None
 
 
 class _Sampled(torch.autograd.Function):
