@@ -299,7 +299,6 @@ def test_general_meshes_in_space_are_iterated_with_to_the_residual_of_factors():
         assert not isinstance(bs.solve_with_info(other, np.ones(other.shape[0])).method, bs.BiCGStab)
 
 
-
 def test_a_false_declaration_is_told_as_by_direct_methods():
     A = sp.csr_array(cube(20) - 3 * sp.eye_array(8_000))
     sol = bs.solve_with_info(A, random(8_000), assume="spd", on_failure="return")

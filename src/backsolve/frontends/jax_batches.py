@@ -6,6 +6,7 @@ edges as a constant of each of them would be copied, and looked through by the c
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -14,11 +15,11 @@ from weakref import WeakKeyDictionary, ref
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_jaxpr
 
 from ..errors import describe
 
-__all__ = ["Weighing", "indices", "refuse_tracers"]
+__all__ = ["Weighing", "array", "refuse_tracers"]
 
 _LEAST = 256
 
@@ -34,12 +35,12 @@ class Weighing:
         leaves, self.tree = jax.tree_util.tree_flatten(theta)
         refuse_tracers(*leaves)
         try:
-            self.leaves = [jnp.asarray(leaf) for leaf in leaves]
+            self.leaves = [array(v) if isinstance(v, np.ndarray | np.generic) else jnp.asarray(v) for v in leaves]
         except TypeError as error:
             raise TypeError(
                 f"theta must be a pytree of arrays and numbers; {error}: leave other things to edge_weight."
             ) from None
-        self.kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type) for leaf in self.leaves)
+        self.kinds = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.weak_type) for v in self.leaves)
         self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
 
     def evaluate(self, places: np.ndarray) -> np.ndarray:
@@ -54,7 +55,8 @@ class Weighing:
     def pull(self, places: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, Any]:
         """The values once more, and Σ g ∂value/∂theta, as a pytree like theta."""
         if not len(places):
-            return np.zeros(0, self.dtype), jax.tree_util.tree_unflatten(self.tree, [jnp.zeros_like(v) for v in self.leaves])
+            zeros = jax.tree_util.tree_unflatten(self.tree, [jnp.zeros_like(leaf) for leaf in self.leaves])
+            return np.zeros(0, self.dtype), zeros
         program, padded = self._program(places)
         weights = np.pad(g, (0, len(padded) - len(g))).astype(self.dtype)
         values, bars = program.pullback(program.held, self.leaves, padded, weights)
@@ -62,7 +64,7 @@ class Weighing:
 
     def _program(self, places: np.ndarray) -> tuple[_Program, jax.Array]:
         size = max(_LEAST, 1 << (len(places) - 1).bit_length())
-        padded = indices(np.pad(places, (0, size - len(places)), mode="edge"))
+        padded = array(np.pad(places, (0, size - len(places)), mode="edge"))
         key = self.tree, self.kinds, size, padded.dtype
         programs = _PROGRAMS.setdefault(self.function, {})
         if key not in programs:
@@ -77,7 +79,7 @@ class _Program:
         self.jaxpr, self.held = traced.jaxpr, traced.consts
 
     def _run(self, held: Any, leaves: Any, places: Any) -> Any:
-        return jax.core.eval_jaxpr(self.jaxpr, held, *leaves, places)[0]
+        return eval_jaxpr(self.jaxpr, held, *leaves, places)[0]
 
     @cached_property
     def values(self) -> Callable:
@@ -110,14 +112,14 @@ def _traced(function: Callable, tree: Any, kinds: tuple, size: int, integer: Any
     return _Program(jax.make_jaxpr(flat)(*kinds, jax.ShapeDtypeStruct((size,), integer)))
 
 
-def indices(array: np.ndarray) -> jax.Array:
-    """Indices as int64 where JAX has it, and else as int32 if they fit; other arrays in the precision that JAX has."""
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-    if dtype != array.dtype and array.dtype.kind == "i" and array.size and array.max() > np.iinfo(dtype).max:
+def array(plain: np.ndarray) -> jax.Array:
+    """In the precision that JAX has: indices as int64, and else as int32 if they fit."""
+    dtype = jax.dtypes.canonicalize_dtype(plain.dtype)
+    if dtype != plain.dtype and plain.dtype.kind == "i" and plain.size and plain.max() > np.iinfo(dtype).max:
         raise OverflowError(
             'places of A beyond 2^31 need 64-bit integers: call jax.config.update("jax_enable_x64", True).'
         )
-    return jnp.asarray(array.astype(dtype))
+    return jax.device_put(plain.astype(dtype))  # jnp.asarray would compile a program for each size
 
 
 def refuse_tracers(*values: Any) -> None:
@@ -129,14 +131,12 @@ def refuse_tracers(*values: Any) -> None:
         )
 
 
-def _unwrapped(function: Any) -> Any:
-    """What was given to jax.jit: a function compiled by itself would hold what it closes over."""
-    while isinstance(function, _COMPILED) and hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function
-
-
 _COMPILED = type(jax.jit(lambda: 0))
+
+
+def _unwrapped(function: Any) -> Any:
+    """What was given to jax.jit: a function that is compiled by itself holds what it closes over as constants."""
+    return inspect.unwrap(function, stop=lambda own: not isinstance(own, _COMPILED))
 
 
 def _hashable(function: Any) -> Any:

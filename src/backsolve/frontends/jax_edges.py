@@ -16,7 +16,7 @@ from .._local.session import AbstractSession
 from .._local.system import Vector
 from .._local.vector import VectorQuery
 from .._local.vectors import column
-from .jax_batches import Weighing, indices
+from .jax_batches import Weighing, array
 from .jax_local import plain, vector_of
 
 __all__ = ["evaluator", "functional", "solve"]
@@ -50,7 +50,7 @@ class _Session(AbstractSession):
         return column(raw.value, self.system.n)
 
     def shown(self, found: Gradient) -> Gradient:
-        shown = found.rounded(self.weighing.dtype).mapped(indices)
+        shown = found.rounded(self.weighing.dtype).mapped(array)
         return replace(shown, _pull=lambda: self._pull(found.A.places, found.A.values))
 
     def _pull(self, places: np.ndarray, g: np.ndarray) -> Any:

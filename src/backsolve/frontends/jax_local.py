@@ -17,7 +17,7 @@ from .._local.session import AbstractSession
 from .._local.system import System, Vector
 from .._local.vector import VectorQuery
 from .._local.vectors import column, sparse_vector
-from .jax_batches import indices, refuse_tracers
+from .jax_batches import array, refuse_tracers
 
 __all__ = ["functional", "plain", "solve", "values", "vector_of"]
 
@@ -50,7 +50,7 @@ class _Session(AbstractSession):
 
     def shown(self, found: Gradient) -> Gradient:
         dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(self.system.access.data.dtype))
-        return found.rounded(dtype).mapped(indices)
+        return found.rounded(dtype).mapped(array)
 
     def vector(self, name: str, value: Any) -> Vector:
         return vector_of(name, value, self.system.n)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._local.estimate import Estimate
@@ -14,7 +13,7 @@ from .._local.learned import answer, checked_weights
 from .._local.learned_gradient import touched_edges, walk_gradient
 from .._local.walk_options import Request
 from .._local.walk_values import cotangents, stacked, values_at
-from .jax_batches import Weighing
+from .jax_batches import Weighing, array
 
 __all__ = ["value_and_grad", "walk"]
 
@@ -42,9 +41,9 @@ def _walk(graph: Any, alpha: float, weighing: Weighing, asked: Request) -> Estim
     found = answer(graph, alpha, weighing.evaluate, asked.seeds, asked.goal, asked.budget())
     value: Any
     if asked.at is not None:
-        value = jnp.asarray(values_at(found, asked))
+        value = array(values_at(found, asked))
     else:
         query, nodes, x = stacked(found)
-        value = (nodes if asked.seeds.single else (query, nodes)), jnp.asarray(x)
+        value = (nodes if asked.seeds.single else (query, nodes)), array(x)
     bound = float(np.max(found.sum_bounds, initial=0.0))
     return Estimate(value, bound, "columns", found.touched, found.status, (found, asked))
