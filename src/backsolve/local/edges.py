@@ -14,11 +14,9 @@ from .._local.implicit import ImplicitSystem
 from .._local.modelled import Evaluated, Structure
 from ..errors import describe
 from ..operators import CSR
-from .learned import leaves_of
+from .learned import FRAMEWORKS, leaves_of
 
 __all__ = ["EdgeModel"]
-
-_FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
 
 
 class EdgeModel:
@@ -80,9 +78,9 @@ class EdgeModel:
         if margin is not None and (not isinstance(margin, int | float | np.number) or not 0 < margin < np.inf):
             raise ValueError(f"EdgeModel: margin must be a positive number; got {describe(margin)}.")
         self.framework = framework or dispatch.frontend_of(*leaves_of(theta)).name
-        if self.framework not in _FRAMEWORKS:
+        if self.framework not in FRAMEWORKS:
             raise ValueError(
-                f"EdgeModel: framework must be one of {', '.join(map(repr, _FRAMEWORKS))}; got {describe(framework)}."
+                f"EdgeModel: framework must be one of {', '.join(map(repr, FRAMEWORKS))}; got {describe(framework)}."
             )
         self.structure = _structure(structure)
         self.edge_weight, self.theta, self.promise = edge_weight, theta, promise
