@@ -31,10 +31,12 @@ class Evaluated:
         """Values at some places, float64; whether they are finite, kernels look."""
         if len(places) and (places.min() < 0 or places.max() >= self.nnz):
             raise ValueError(f"places of values must lie in [0, {self.nnz}): the index arrays are damaged.")
-        fresh = np.setdiff1d(places, self.places)
-        if len(fresh):
+        asked = np.unique(places)
+        at = np.searchsorted(self.places, asked)
+        new = np.append(self.places, -1)[at] != asked
+        if np.any(new):
+            fresh, at = asked[new], at[new]
             made = checked_values(fresh, self._evaluate(fresh))
-            at = np.searchsorted(self.places, fresh)
             self.places, self.values = np.insert(self.places, at, fresh), np.insert(self.values, at, made)
         return self.values[np.searchsorted(self.places, places)]
 
