@@ -292,3 +292,26 @@ def test_walks_check_what_comes_before_it_is_cut():
     noise = local.LearnedWalk(graph, lambda theta, k: jnp.exp(theta * k))
     with pytest.raises(TypeError, match=r"cannot be traced by jax\.jit"):
         jax.grad(lambda theta: noise(theta, 0, at=[1], atol=1e-3).value[0])(0.1)
+
+
+@pytest.mark.parametrize("kind", ["pagerank", "katz"])
+def test_scores_of_graphs_have_explicit_gradients(kind):
+    """Weights, seeds, the factor and cotangents of JAX are taken as numbers, and gradients named by positions."""
+    start, end, n = np.array([0, 0, 1, 2, 3]), np.array([1, 2, 3, 0, 0]), 4
+    w, goal = jnp.array([1.0, 2.0, 0.5, 3.0, 1.0]), jnp.linspace(-1.0, 2.0, n)
+    graph, seeds = local.Graph((start, end), w), (np.array([0, 3]), jnp.array([0.4, 0.6]))
+    factor = {"alpha": 0.8} if kind == "pagerank" else {"beta": jnp.asarray(0.1)}
+    ranks = getattr(local, kind)(graph, seeds, atol=1e-12, **factor)
+    g = jax.grad(lambda x: (goal[ranks.indices] * x).sum())(jnp.asarray(ranks.values))
+    found = ranks.gradient(g)
+
+    def loss(w, s, f):
+        W = jnp.zeros((n, n)).at[start, end].add(w)
+        P, keep = (W / W.sum(1, keepdims=True), 1 - f) if kind == "pagerank" else (W, 1.0)
+        b = jnp.zeros(n).at[seeds[0]].set(s)
+        return goal @ jnp.linalg.solve(jnp.eye(n) - f * P.T, keep * b)
+
+    by_weights, by_seeds, by_factor = jax.grad(loss, (0, 1, 2))(w, seeds[1], float(next(iter(factor.values()))))
+    np.testing.assert_allclose(found.values, by_weights[graph.edges[found.positions]], atol=1e-10)
+    np.testing.assert_allclose(found.seeds, by_seeds, atol=1e-10)
+    assert abs(found.alpha - float(by_factor)) < 1e-10 and found.errors.max() < 1e-9

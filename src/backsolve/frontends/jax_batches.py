@@ -58,7 +58,7 @@ class Weighing:
             zeros = jax.tree_util.tree_unflatten(self.tree, [jnp.zeros_like(leaf) for leaf in self.leaves])
             return np.zeros(0, self.dtype), zeros
         program, padded = self._program(places)
-        weights = np.pad(g, (0, len(padded) - len(g))).astype(self.dtype)
+        weights = np.pad(g, (0, len(padded) - len(g))).astype(program.dtype)
         values, bars = program.pullback(program.held, self.leaves, padded, weights)
         return np.asarray(values)[: len(places)], jax.tree_util.tree_unflatten(self.tree, bars)
 
@@ -76,7 +76,7 @@ class _Program:
     """A function as traced for one size; both programs are compiled when they are first asked for."""
 
     def __init__(self, traced: Any):
-        self.jaxpr, self.held = traced.jaxpr, traced.consts
+        self.jaxpr, self.held, self.dtype = traced.jaxpr, traced.consts, traced.out_avals[0].dtype
 
     def _run(self, held: Any, leaves: Any, places: Any) -> Any:
         return eval_jaxpr(self.jaxpr, held, *leaves, places)[0]
