@@ -331,8 +331,12 @@ def test_an_edge_model_serves_as_a_matrix(promise):
     (expected,) = torch.autograd.grad((x * c).sum(), other)
     assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-7)
     assert float((found.value.to_dense() - x).detach().abs().max()) <= found.bound
-    g = est.gradient().A
-    assert torch.all(dense_matrix(other)[g.rows, g.columns] != 0) and est.refine(1e-12).bound <= 1e-12
+    g = est.gradient()
+    rows, columns = torch.from_numpy(ROWS), torch.from_numpy(A.indices.astype(np.int64))
+    assert torch.equal(rows[g.A.places], g.A.rows) and torch.equal(columns[g.A.places], g.A.columns)
+    slope, bound = g.directional(dA=(g.A.places[:2].numpy(), [1.0, 1.0]))
+    assert abs(slope - float(g.A.values[:2].sum())) <= 1e-15 and bound <= 3e-9
+    assert est.refine(1e-12).bound <= 1e-12
 
 
 def test_an_edge_model_evaluates_what_is_touched(tmp_path):
@@ -370,6 +374,23 @@ def test_numpy_models_have_explicit_gradients():
     g = est.gradient().A
     assert abs(est.value - x[5]) <= est.bound
     assert np.all(np.abs(g.values + lam[g.rows] * x[g.columns]) <= g.bounds)
+
+
+def test_an_estimate_keeps_its_theta_and_wants_the_same_values_again():
+    theta, other = two_parameters(), two_parameters() * 2
+    model = local.EdgeModel(A, entry_weight, theta)
+    est, model.theta = local.entry(model, ([3], [1.0]), 3, 1e-3), other
+    assert abs(est.refine(1e-12).value.item() - torch.linalg.inv(dense_matrix(theta))[3, 3].item()) < 1e-11
+    est.value.backward()
+    (expected,) = torch.autograd.grad(torch.linalg.inv(dense_matrix(copy := two_parameters()))[3, 3], copy)
+    assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-7)
+    noise = iter(range(1000))
+    model = local.EdgeModel(
+        A, lambda t, k: entry_weight(t * (1 + 1e-3 * next(noise)), k), theta, promise="both", margin=0.5
+    )
+    with pytest.raises(ValueError, match=r"edge_weight gave other values when it was called again.*deterministic"):
+        local.entry(model, ([3], [1.0]), 3, 1e-9, gradient_atol=1e-6).value.backward()
+    assert local.predict_cost(local.EdgeModel(A, entry_weight, theta), ([3], [1.0]), ([5], [1.0]), 1e-6).entries > 0
 
 
 def test_edge_models_refuse_what_they_cannot_do(tmp_path):

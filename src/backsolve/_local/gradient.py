@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,8 +63,8 @@ class MatrixGradient:
     Attributes
     ----------
     places : (k,) int64
-        Among the values of A, in the order in which they were given, ascending; of a matrix that is given by
-        functions, a mere count.
+        Among the values of A, in the order in which they were given, ascending; of `Rows`, whose entries have no
+        places, a mere count.
     rows, columns : (k,) int64
     values, bounds : (k,) float64
         |error| of each value is at most its bound, rounding included.
@@ -142,6 +143,25 @@ class Gradient:
     A: MatrixGradient
     b: VectorGradient
     t: VectorGradient
+    _pull: Callable[[], Any] | None = field(default=None, repr=False)
+
+    @cached_property
+    def theta(self) -> Any:
+        """By theta of an EdgeModel of JAX, as a pytree like theta: `A` pulled back through edge_weight.
+
+        Made when it is first asked for, by one call of edge_weight's vjp at the places of `A`.
+
+        Raises
+        ------
+        TypeError
+            For other matrices, and other frameworks.
+        """
+        if self._pull is None:
+            raise TypeError(
+                "theta: only an EdgeModel of JAX is pulled back by name: in torch call backward, in TensorFlow use a "
+                "GradientTape, in NumPy multiply A.values by the derivatives of edge_weight at A.places."
+            )
+        return self._pull()
 
     def directional(self, dA: Any = None, db: Any = None, dt: Any = None) -> tuple[float, float]:
         """(derivative along the changes, bound of its error).
@@ -149,7 +169,7 @@ class Gradient:
         Parameters
         ----------
         dA : scipy.sparse matrix on A's pattern, pair (places, increments), or (count,) increments, optional
-            For a matrix that is given by functions, (rows, columns, increments).
+            For `Rows`, (rows, columns, increments).
         db, dt : dense (n,), scipy.sparse (n, 1), or pair (indices, values), optional
         """
         terms, errors = [np.zeros(0)], [np.zeros(0)]
@@ -185,7 +205,7 @@ class Gradient:
                 of, values=values, bounds=np.where(lower < bounds, np.nextafter(lower, dtype.type(np.inf)), lower)
             )
 
-        return self if dtype == np.float64 else Gradient(part(self.A), part(self.b), part(self.t))
+        return self if dtype == np.float64 else replace(self, A=part(self.A), b=part(self.b), t=part(self.t))
 
     def mapped(self, convert: Callable[[np.ndarray], Any]) -> Gradient:
         """The same with arrays of another framework."""
@@ -194,7 +214,7 @@ class Gradient:
             names = [name for name in of.__dataclass_fields__ if not name.startswith("_")]
             return replace(of, **{name: convert(getattr(of, name)) for name in names})
 
-        return Gradient(part(self.A), part(self.b), part(self.t))
+        return replace(self, A=part(self.A), b=part(self.b), t=part(self.t))
 
 
 def gradient(primal: Half, dual: Half, among: Places) -> Gradient:
@@ -205,12 +225,13 @@ def gradient(primal: Half, dual: Half, among: Places) -> Gradient:
 
 
 def outer(primal: Half, dual: Half) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(places, rows, columns, -λ̂_i x̂_j) where no factor is zero; of a matrix that is not stored, places are a count."""
+    """(places, rows, columns, -λ̂_i x̂_j) where no factor is zero; where entries have no places, they are counted."""
     slot, row, column, value = _kernels.local_outer(primal.side, dual.side, primal.system.matrix)
     if primal.system.stored:
         return slot, row, column, value
     order = np.lexsort((column, row))
-    return np.arange(len(order)), row[order], column[order], value[order]
+    places = slot[order] if primal.system.placed else np.arange(len(order))
+    return places, row[order], column[order], value[order]
 
 
 def by_values(terms: tuple[Term, ...], products: list[Any], among: Places) -> MatrixGradient:

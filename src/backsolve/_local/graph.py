@@ -30,7 +30,7 @@ class Graph:
         nodes are numbered in its own order (`labels`), weights are those of the attribute "weight", else 1.
     weights : array of shape (edges,), optional
         For (from_nodes, to_nodes): non-negative floats; left out, every edge has the weight 1. Those of torch, here or
-        as values of a matrix (CSR, coo, torch.sparse; it is then directed), get gradients from `pagerank`.
+        as values of a matrix (CSR, coo, torch.sparse; it is then directed), get gradients from `pagerank` and `katz`.
     n : int, optional
         For (from_nodes, to_nodes): number of nodes; left out, the largest number + 1.
     directed : bool, optional

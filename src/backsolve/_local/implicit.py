@@ -26,6 +26,8 @@ class ImplicitSystem:
         The promised senses.
     least : float
         A lower bound of all margins; 0 where none is known.
+    structure : Structure, optional
+        Where entries are, if arrays say it; then they have places among the values.
     """
 
     w = v = kept = None
@@ -33,10 +35,11 @@ class ImplicitSystem:
     nnz = float("inf")
     version = (0,)  # functions make the same lists each time
 
-    def __init__(self, fetcher: Fetcher, rows: bool, columns: bool, least: float = 0.0):
+    def __init__(self, fetcher: Fetcher, rows: bool, columns: bool, least: float = 0.0, structure: Any = None):
         self.fetcher, self.n, self.rows, self.columns = fetcher, fetcher.n, rows, columns
         self._least = least
-        self.access = SimpleNamespace(symmetric=fetcher.symmetric)
+        self.access = structure or SimpleNamespace(symmetric=fetcher.symmetric)
+        self.placed = structure is not None
         self.dominant = rows or columns
         self._pool: list[FetchedSide] = []
         self._guard = threading.Lock()

@@ -4,18 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 
 from ..errors import describe
 from .fetching import Fetcher
 from .implicit import ImplicitSystem
-from .places import Places
 
-__all__ = ["Structure"]
+__all__ = ["Evaluated", "Structure"]
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
+
+
+class Evaluated:
+    """Values that a function makes of places, each made once.
+
+    An entry is met in its row and in its column, in batches of two sizes, and rounding may depend on the size of a
+    batch: made twice, rows and columns would be of two matrices.
+    """
+
+    def __init__(self, evaluate: Evaluate, nnz: int):
+        self._evaluate, self.nnz = evaluate, nnz
+        self.places, self.values = np.zeros(0, np.int64), np.zeros(0)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Values at some places, float64; whether they are finite, kernels look."""
+        if len(places) and (places.min() < 0 or places.max() >= self.nnz):
+            raise ValueError(f"places of values must lie in [0, {self.nnz}): the index arrays are damaged.")
+        asked = np.unique(places)
+        at = np.searchsorted(self.places, asked)
+        new = np.append(self.places, -1)[at] != asked
+        if np.any(new):
+            fresh, at = asked[new], at[new]
+            made = checked_values(fresh, self._evaluate(fresh))
+            self.places, self.values = np.insert(self.places, at, fresh), np.insert(self.values, at, made)
+        return self.values[np.searchsorted(self.places, places)]
+
+    def check(self, places: np.ndarray, again: np.ndarray) -> None:
+        """Raise if values that were made once more, for a gradient, differ by more than another order of sums explains.
+
+        Raises
+        ------
+        ValueError
+            If they do.
+        """
+        known = self.at(places)
+        allowed = float(np.sqrt(np.finfo(again.dtype).eps) * np.max(np.abs(known), initial=0.0))
+        if not np.all(np.abs(again - known) <= allowed):
+            raise ValueError(
+                "edge_weight gave other values when it was called again for the gradient: it must be deterministic "
+                "(no dropout; model.eval())."
+            )
+
+
+def checked_values(places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values as float64, if there is one for each place."""
+    if values.shape != places.shape or (values.size and values.dtype.kind != "f"):
+        raise ValueError(
+            f"edge_weight must return one float for each of the {len(places)} entries that it was given; got "
+            f"{describe(values)}."
+        )
+    return values.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,43 +78,33 @@ class Structure:
     t_indices: np.ndarray
     t_slot: np.ndarray
 
+    symmetric = False
+    """Rows are not read as columns."""
+
     @property
     def nnz(self) -> int:
         """Stored entries."""
         return len(self.indices)
 
-    def system(self, evaluate: Evaluate, promise: str, least: float) -> ImplicitSystem:
+    def evaluated(self, evaluate: Evaluate) -> Evaluated:
+        """The values that a function makes, none of them made yet."""
+        return Evaluated(evaluate, self.nnz)
+
+    def system(self, values: Evaluated, promise: str, least: float) -> ImplicitSystem:
         """What queries work with; nothing is evaluated before they ask."""
         by_rows, by_columns = promise in ("rows", "both"), promise in ("columns", "both")
 
         def rows(ids: np.ndarray) -> tuple:
             count, places = _within(self.indptr, ids, self.nnz)
-            return count, _indices(self.indices[places]), self.values(evaluate, places), places
+            return count, _indices(self.indices[places]), values.at(places), places
 
         def columns(ids: np.ndarray) -> tuple:
             count, at = _within(self.t_indptr, ids, self.nnz)
             places = _indices(self.t_slot[at])
-            return count, _indices(self.t_indices[at]), self.values(evaluate, places), places
+            return count, _indices(self.t_indices[at]), values.at(places), places
 
-        return ImplicitSystem(
-            Fetcher(self.n, rows, columns, False, by_rows, by_columns, least), by_rows, by_columns, least
-        )
-
-    def values(self, evaluate: Evaluate, places: np.ndarray) -> np.ndarray:
-        """Values at some places, as float64, if there is one for each; whether they are finite, kernels look."""
-        if len(places) and (places.min() < 0 or places.max() >= self.nnz):
-            raise ValueError(f"places of values must lie in [0, {self.nnz}): the index arrays are damaged.")
-        values = evaluate(places)
-        if values.shape != places.shape or (values.size and values.dtype.kind != "f"):
-            raise ValueError(
-                f"edge_weight must return one float for each of the {len(places)} entries that it was given; got "
-                f"{describe(values)}."
-            )
-        return values.astype(np.float64)
-
-    def places(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Where the entries (i, j) stand among the values."""
-        return Places(SimpleNamespace(indptr=self.indptr, indices=self.indices, n=self.n)).find(rows, columns)  # type: ignore[arg-type]
+        fetcher = Fetcher(self.n, rows, columns, False, by_rows, by_columns, least)
+        return ImplicitSystem(fetcher, by_rows, by_columns, least, self)
 
 
 def _indices(array: np.ndarray) -> np.ndarray:

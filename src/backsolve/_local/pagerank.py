@@ -97,4 +97,5 @@ def katz(graph: Graph, seeds: Seeds, beta: float, stop: Stop) -> Ranks:
     elif margin <= 0 or stop.goal != SUM:
         w, scale_margin, workers = barrier(graph, beta, by_strength=False, stays=False)
         rule = replace(rule, scale=w, scale_name="barrier", scale_margin=scale_margin, workers=workers)
-    return ranks_of(Problem(graph, rule, seeds, "absorb"), push(graph, rule, seeds, stop), seeds.single)
+    problem = Problem(graph, rule, seeds, "absorb", age=graph.age)
+    return ranks_of(problem, push(graph, rule, seeds, stop), seeds.single)

@@ -108,10 +108,10 @@ class Ranks:
         return np.maximum(*self._sides(nodes, query))
 
     def gradient(self, g: Any, *, method: str = "rows", tol: float | None = None) -> Sensitivity:
-        """Derivatives of L = Σ g x by edge weights, seeds and alpha, with bounds of their errors.
+        """Derivatives of L = Σ g x by edge weights, seeds and alpha (of Katz scores beta), with bounds of their errors.
 
-        g is dL/dx at the scores that are listed; L must not depend on others. The adjoint λ = g + α P λ is needed at
-        the listed nodes and their neighbours alone.
+        g is dL/dx at the scores that are listed; L must not depend on others. The adjoint, λ = g + α P λ or g + β W λ,
+        is needed at the listed nodes and their neighbours alone.
 
         Parameters
         ----------
@@ -122,7 +122,8 @@ class Ranks:
             errors from below. "in-edges" pushes against the edges, to any accuracy, and transposes a directed graph
             once.
         tol : float > 0, optional
-            For "in-edges": residual of the adjoint; λ is off by tol / (1 - alpha) at most. Default 1e-10 max |g|.
+            For "in-edges": residual of the adjoint; λ is off by tol / (1 - alpha) at most (of Katz scores, by tol over
+            the margin of I - β W). Default 1e-10 max |g|.
 
         Returns
         -------
@@ -131,7 +132,7 @@ class Ranks:
         Raises
         ------
         ValueError
-            If g has another shape or is not finite; if the graph was refreshed since; for the k best, Katz scores, and
+            If g has another shape or is not finite; if the graph was refreshed since; for the k best, and
             dangling="uniform".
 
         Examples
@@ -147,17 +148,13 @@ class Ranks:
         1 0 0.0
         2 0 0.0
         """
-        if self._problem.dangling == "uniform" or not self._problem.rule.by_strength or self._listed_best:
+        if self._problem.dangling == "uniform" or self._problem.best:
             raise ValueError(
                 "gradient: only of pagerank by eps or atol, with dangling='seeds', 'self' or 'absorb': ask again so."
             )
         if self._graph.changed() or self._graph.age != self._problem.age:
             raise ValueError("gradient: weights of the graph have changed since these scores were found: ask anew.")
         return sensitivity(self, g, method, tol)
-
-    @property
-    def _listed_best(self) -> bool:
-        return self._problem.best
 
     def __repr__(self) -> str:
         worst = min(self.status, key=lambda status: (status > 0, status))

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import describe
 from .adjoint import Adjoint, Region, by_in_edges, by_rows, plus, region
+from .katz_gradient import KatzPart, katz_part
 
 __all__ = ["Sensitivity", "sensitivity"]
 
@@ -38,9 +39,10 @@ class Sensitivity:
     values, errors : float64 arrays of shape (m,)
         ∂L/∂w of each, and how far it can be from the derivative of the exact scores.
     seeds, seeds_errors : float64 arrays
-        ∂L/∂s for each seed of each query, s being the normalised weights, in the order in which seeds were given.
+        ∂L/∂s for each seed of each query, s being the normalised weights (of Katz scores those that were given), in the
+        order in which seeds were given.
     alpha, alpha_error : float
-        ∂L/∂α, the sum over all queries.
+        ∂L/∂α, of Katz scores ∂L/∂β: the sum over all queries.
     """
 
     positions: np.ndarray
@@ -52,7 +54,7 @@ class Sensitivity:
     seeds_errors: np.ndarray
     alpha: float
     alpha_error: float
-    _parts: tuple[_Part, ...] = field(repr=False)
+    _parts: tuple[_Part | KatzPart, ...] = field(repr=False)
 
     def bound(self, rows: Any, columns: Any) -> np.ndarray:
         """How far the gradient by any edges can be from the truth, those that are not listed (their gradient is 0) too.
@@ -129,6 +131,38 @@ class _Part:
     def _edge_keys(self) -> np.ndarray:
         return self.here.nodes[self.here.rows][self.here.owner] * self.here.graph.n + self.here.nodes[self.here.end]
 
+    def by_seeds(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By each seed, and its error."""
+        at, _ = self.here.place(ids)
+        lam, error = self.dual.lam[at], self.dual.error[at]
+        lost = lost_error = 0.0
+        if self.ranks._problem.dangling == "seeds":
+            lost, lost_error = float(self.ranks._answers.lost[self.query]), float(self.ranks.sum_bound[self.query])
+            lost_error = lost_error if self.here.graph.has_dangling() else 0.0
+        factor = 1 - self.alpha + self.alpha * lost
+        wrong = factor * error + self.alpha * lost_error * (np.abs(lam) + error) + 16 * _UNIT * np.abs(lam) * factor
+        return factor * lam, wrong * (1 + 1e-12)
+
+    def by_factor(self, ids: np.ndarray, s: np.ndarray) -> tuple[float, float]:
+        """By alpha, and its error."""
+        here, dual, policy = self.here, self.dual, self.ranks._problem.dangling
+        at, _ = here.place(ids)
+        own = slice(self.ranks.indptr[self.query], self.ranks.indptr[self.query + 1])
+        nodes, x = self.ranks.indices[own], self.ranks.values[own]
+        ends, _ = here.place(nodes)
+        ends, weight = ends[here.dangling[ends]], x[here.dangling[ends]]
+        stay, stay_error = np.zeros(len(ends)), np.zeros(len(ends))
+        if policy == "self":
+            stay, stay_error = dual.lam[ends], dual.error[ends]
+        elif policy == "seeds":
+            stay = np.full(len(ends), float(s @ dual.lam[at]))
+            stay_error = np.full(len(ends), float(s @ dual.error[at]))
+        terms = np.concatenate([self.x * self.inner, weight * stay, -s * dual.lam[at]])
+        errors = self.x @ self.inner_error + weight @ stay_error + s @ dual.error[at]
+        highest = max(np.abs(dual.lam).max(initial=0.0) + dual.error.max(initial=0.0), abs(dual.low), abs(dual.high))
+        errors += self.ranks.sum_bound[self.query] * highest
+        return float(terms.sum()), float(errors + (len(terms) + 16) * _UNIT * np.abs(terms).sum()) * (1 + 1e-9)
+
 
 def sensitivity(ranks: Any, g: Any, method: str, tol: float | None) -> Sensitivity:
     """Gradient of Σ g x̂; see `Ranks.gradient`."""
@@ -142,15 +176,14 @@ def sensitivity(ranks: Any, g: Any, method: str, tol: float | None) -> Sensitivi
         raise ValueError(f"gradient: method must be 'rows' or 'in-edges'; got {describe(method)}.")
     if tol is not None and not tol > 0:
         raise ValueError(f"gradient: tol must be a positive float; got {describe(tol)}.")
-    problem = ranks._problem
-    seeds = problem.seeds
+    seeds, part_of = ranks._problem.seeds, _part if ranks._problem.rule.by_strength else katz_part
     parts, by_seed, alpha, alpha_error = [], [], 0.0, 0.0
     for q in range(len(ranks.status)):
-        part, phi = _part(ranks, g.astype(np.float64), q, method, tol)
+        part = part_of(ranks, g.astype(np.float64), q, method, tol)
         parts.append(part)
         ids, s = (array[seeds.first[q] : seeds.first[q + 1]] for array in (seeds.ids, seeds.weights))
-        by_seed.append(_by_seeds(part, ids))
-        slope, slope_error = _by_alpha(part, ids, s, phi)
+        by_seed.append(part.by_seeds(ids))
+        slope, slope_error = part.by_factor(ids, s)
         alpha, alpha_error = alpha + slope, alpha_error + slope_error
     edges = [part.at_edges() for part in parts]
     positions, group = np.unique(np.concatenate([part.here.positions for part in parts]), return_inverse=True)
@@ -166,7 +199,7 @@ def sensitivity(ranks: Any, g: Any, method: str, tol: float | None) -> Sensitivi
     return Sensitivity(positions, rows, columns, values, errors, by, by_errors, alpha, alpha_error, tuple(parts))
 
 
-def _part(ranks: Any, g: np.ndarray, q: int, method: str, tol: float | None) -> tuple[_Part, float]:
+def _part(ranks: Any, g: np.ndarray, q: int, method: str, tol: float | None) -> _Part:
     """Solve the adjoint of one query."""
     problem, mine = ranks._problem, slice(ranks.indptr[q], ranks.indptr[q + 1])
     graph, alpha = problem.graph, problem.rule.factor
@@ -200,36 +233,4 @@ def _part(ranks: Any, g: np.ndarray, q: int, method: str, tol: float | None) -> 
     inner = here.steps @ dual.lam
     count = np.diff(here.steps.indptr)
     inner_error = (here.steps @ dual.error) * here.inflate + (count + 8) * _UNIT * (here.steps @ np.abs(dual.lam))
-    return _Part(ranks, q, here, dual, score[here.rows], inner, inner_error, alpha), phi
-
-
-def _by_seeds(part: _Part, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    at, _ = part.here.place(ids)
-    lam, error = part.dual.lam[at], part.dual.error[at]
-    lost = lost_error = 0.0
-    if part.ranks._problem.dangling == "seeds":
-        lost, lost_error = float(part.ranks._answers.lost[part.query]), float(part.ranks.sum_bound[part.query])
-        lost_error = lost_error if part.here.graph.has_dangling() else 0.0
-    factor = 1 - part.alpha + part.alpha * lost
-    wrong = factor * error + part.alpha * lost_error * (np.abs(lam) + error) + 16 * _UNIT * np.abs(lam) * factor
-    return factor * lam, wrong * (1 + 1e-12)
-
-
-def _by_alpha(part: _Part, ids: np.ndarray, s: np.ndarray, phi: float) -> tuple[float, float]:
-    here, dual, policy = part.here, part.dual, part.ranks._problem.dangling
-    at, _ = here.place(ids)
-    own = slice(part.ranks.indptr[part.query], part.ranks.indptr[part.query + 1])
-    nodes, x = part.ranks.indices[own], part.ranks.values[own]
-    ends, _ = here.place(nodes)
-    ends, weight = ends[here.dangling[ends]], x[here.dangling[ends]]
-    stay, stay_error = np.zeros(len(ends)), np.zeros(len(ends))
-    if policy == "self":
-        stay, stay_error = dual.lam[ends], dual.error[ends]
-    elif policy == "seeds":
-        stay = np.full(len(ends), float(s @ dual.lam[at]))
-        stay_error = np.full(len(ends), float(s @ dual.error[at]))
-    terms = np.concatenate([part.x * part.inner, weight * stay, -s * dual.lam[at]])
-    errors = part.x @ part.inner_error + weight @ stay_error + s @ dual.error[at]
-    highest = max(np.abs(dual.lam).max(initial=0.0) + dual.error.max(initial=0.0), abs(dual.low), abs(dual.high))
-    errors += part.ranks.sum_bound[part.query] * highest
-    return float(terms.sum()), float(errors + (len(terms) + 16) * _UNIT * np.abs(terms).sum()) * (1 + 1e-9)
+    return _Part(ranks, q, here, dual, score[here.rows], inner, inner_error, alpha)

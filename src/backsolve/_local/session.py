@@ -33,7 +33,7 @@ class AbstractSession(ABC):
 
     def __init__(self, system: System, options: Options, make: Callable[[], Any], slots: np.ndarray | None = None):
         self.system, self.options, self._make = system, options, make
-        self.among: Any = Places(system.access, slots) if system.stored else Triples(system.n)
+        self.among: Any = Places(system.access, slots) if system.placed else Triples(system.n)
         self.query: Any = None
         self.adjoint: Estimate | None = None
         self.age, self._version = 0, system.version

@@ -44,6 +44,8 @@ class System:
     """
 
     stored = True
+    placed = True
+    """Entries have places among the values."""
 
     def __init__(
         self,

@@ -21,12 +21,12 @@ from .._local.vectors import sparse_vector
 from .tensorflow_arrays import asarray, host, tensor
 from .tensorflow_recording import traced
 
-__all__ = ["functional", "solve", "values"]
+__all__ = ["functional", "given", "plain", "refuse_forward_mode", "refuse_graphs", "solve", "values"]
 
 
 def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, Callable[[], int]]:
     """Stored values of a tensor, which never change; of a variable those that it has now."""
-    _refuse_graphs()
+    refuse_graphs()
     plain = host(asarray("A", data))
     if slots is not None:
         summed = np.zeros(nnz, plain.dtype)
@@ -37,8 +37,8 @@ def values(data: Any, slots: np.ndarray | None, nnz: int) -> tuple[np.ndarray, C
 
 def functional(system: System, data: Any, slots: Any, b: Any, t: Any, options: Options) -> Estimate:
     """t·M⁻¹b."""
-    _refuse_graphs()
-    left, right = _given("t", t, system.n), _given("b", b, system.n)
+    refuse_graphs()
+    left, right = given("t", t, system.n), given("b", b, system.n)
 
     def make() -> Any:
         return functional_query(system, right.vector, left.vector)
@@ -48,8 +48,8 @@ def functional(system: System, data: Any, slots: Any, b: Any, t: Any, options: O
 
 def solve(system: System, data: Any, slots: Any, b: Any, options: Options) -> Estimate:
     """M⁻¹b, as a SparseTensor (n,)."""
-    _refuse_graphs()
-    right = _given("b", b, system.n)
+    refuse_graphs()
+    right = given("b", b, system.n)
     return _Session(system, options, lambda: VectorQuery(system, right.vector), data, slots, right, None).start()
 
 
@@ -77,10 +77,7 @@ class _Session(AbstractSession):
             record.should_record_backprop([of]) for (name, _), of in zip(inputs, tensors, strict=True) if name != "b"
         ):
             self._differentiable(raw.query)
-        if tensors and forwardprop_util.pack_tangents(tensors).tangents:
-            raise TypeError(
-                "local solves have no forward mode: use a GradientTape, or estimate.gradient().directional(dA, db, dt)."
-            )
+        refuse_forward_mode(tensors)
         age, whole = self.age, isinstance(raw.value, tuple)
 
         def pullback(g: Any) -> list:
@@ -120,13 +117,13 @@ class _Session(AbstractSession):
         return found.mapped(tensor)
 
     def vector(self, name: str, value: Any) -> Vector:
-        return _given(name, value, self.system.n).vector
+        return given(name, value, self.system.n).vector
 
     def took(self, name: str, step: Any) -> None:
-        getattr(self, name[1:]).append(_given(name, step, self.system.n))
+        getattr(self, name[1:]).append(given(name, step, self.system.n))
 
     def change(self, name: str, dA: Any) -> tuple[np.ndarray, np.ndarray]:
-        return self.among.change(name, tuple(map(_plain, dA)) if isinstance(dA, tuple) else _plain(dA))
+        return self.among.change(name, tuple(map(plain, dA)) if isinstance(dA, tuple) else plain(dA))
 
     def write(self, places: np.ndarray, increments: np.ndarray) -> Callable[[], None]:
         raise ValueError(
@@ -135,16 +132,17 @@ class _Session(AbstractSession):
         )
 
 
-def _given(name: str, value: Any, n: int) -> _Given:
+def given(name: str, value: Any, n: int) -> _Given:
+    """A vector of any kind."""
     if isinstance(value, tf.SparseTensor):
         value = value.indices[:, 0], value.values
     if isinstance(value, tuple) and len(value) == 2:
-        index = np.atleast_1d(_plain(value[0]))
+        index = np.atleast_1d(plain(value[0]))
         numbers = tf.convert_to_tensor(value[1]) if _of_tensorflow(value[1]) else None
-        vector = sparse_vector(name, (index, _plain(value[1] if numbers is None else numbers)), n)
+        vector = sparse_vector(name, (index, plain(value[1] if numbers is None else numbers)), n)
         return _Given(vector, numbers, index.astype(np.int64))
     numbers = tf.convert_to_tensor(value) if _of_tensorflow(value) else None
-    return _Given(sparse_vector(name, value if numbers is None else _plain(numbers), n), numbers, None)
+    return _Given(sparse_vector(name, value if numbers is None else plain(numbers), n), numbers, None)
 
 
 def _now(data: Any, slots: Any, system: System) -> tf.Tensor:
@@ -164,13 +162,20 @@ def _of_tensorflow(value: Any) -> bool:
     return tf.is_tensor(value) or isinstance(value, tf.Variable)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The numbers of a tensor; other things as they are."""
     return np.asarray(tf.convert_to_tensor(value)) if _of_tensorflow(value) else value
 
 
-def _refuse_graphs() -> None:
+def refuse_graphs(names: str = "local.functional, local.entry and local.solve") -> None:
+    """Raise inside of tf.function, whose tensors have no values."""
     if traced():
+        raise TypeError(f"local solves read values, so they run eagerly only: call {names} outside of tf.function.")
+
+
+def refuse_forward_mode(tensors: list) -> None:
+    """Raise if an accumulator follows one of them."""
+    if tensors and forwardprop_util.pack_tangents(tensors).tangents:
         raise TypeError(
-            "local solves read values, so they run eagerly only: call local.functional, local.entry and local.solve "
-            "outside of tf.function."
+            "local solves have no forward mode: use a GradientTape, or estimate.gradient().directional(dA, db, dt)."
         )

@@ -17,7 +17,7 @@ from .._local.vector import VectorQuery
 from .._local.vectors import sparse_vector
 from .torch_functions import Function
 
-__all__ = ["functional", "solve"]
+__all__ = ["evaluator", "functional", "solve"]
 
 
 def functional(system: Any, model: Any, slots: Any, b: Any, t: Any, options: Options) -> Estimate:
@@ -34,8 +34,13 @@ def solve(system: Any, model: Any, slots: Any, b: Any, options: Options) -> Esti
 
 def _session(model: Any, options: Options, make: Callable) -> Estimate:
     theta = _Theta(model)
-    system = model.structure.system(theta.evaluate, model.promise, model._margin)
+    system = model._system_of(theta.known)
     return _Session(system, options, lambda: make(system), theta).start()
+
+
+def evaluator(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes values out of places, for theta as it is now."""
+    return _Theta(model).evaluate
 
 
 def _constant(name: str, value: Any, n: int) -> Any:
@@ -51,8 +56,9 @@ class _Theta:
     """The parameters of one query, which must stay as they are while it lives."""
 
     def __init__(self, model: Any):
-        self.model, self.leaves = model, list(_tensors(model.theta))
+        self.edge_weight, self.theta, self.leaves = model.edge_weight, model.theta, list(_tensors(model.theta))
         self._versions = [leaf._version for leaf in self.leaves]
+        self.known = model.structure.evaluated(self.evaluate)
 
     def evaluate(self, places: np.ndarray) -> np.ndarray:
         self.check()
@@ -60,7 +66,7 @@ class _Theta:
             return self.weights(places).detach().cpu().numpy()
 
     def weights(self, places: np.ndarray) -> torch.Tensor:
-        values = self.model.edge_weight(self.model.theta, torch.from_numpy(places))
+        values = self.edge_weight(self.theta, torch.from_numpy(places))
         if not isinstance(values, torch.Tensor):
             raise TypeError(
                 f"edge_weight must return a torch tensor, as theta is of torch; got {type(values).__name__}."
@@ -74,9 +80,9 @@ class _Theta:
     def pull(self, found: Gradient, scale: float, wanted: list[torch.Tensor]) -> tuple:
         """Gradients by some leaves: one call of edge_weight at the entries that have one."""
         self.check()
-        places = self.model.structure.places(found.A.rows, found.A.columns)
         with torch.enable_grad():
-            values = self.weights(places)
+            values = self.weights(found.A.places)
+        self.known.check(found.A.places, values.detach().cpu().numpy())
         if not values.requires_grad:
             return (None,) * len(wanted)
         g = torch.from_numpy(scale * found.A.values).to(values)

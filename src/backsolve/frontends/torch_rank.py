@@ -75,11 +75,11 @@ class _Scores(Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[override]
         if torch.is_grad_enabled():
-            raise RuntimeError("gradients of pagerank cannot be differentiated (create_graph=True).")
+            raise RuntimeError("gradients of scores of graphs cannot be differentiated (create_graph=True).")
         weights, alpha, keeper, *seeds = ctx.saved_tensors
         if not hasattr(keeper, "asked"):
             raise RuntimeError(
-                "pagerank was recorded under hooks that copy saved tensors, such as torch.autograd.graph.save_on_cpu: "
+                "scores were recorded under hooks that copy saved tensors, such as torch.autograd.graph.save_on_cpu: "
                 "what its gradient needs cannot be copied; record it outside of them."
             )
         ranks, given = keeper.asked
@@ -96,13 +96,15 @@ class _Scores(Function):
 
 
 def _by_seeds(ranks: Any, slopes: np.ndarray, seeds: Any, needed: Any) -> list[torch.Tensor | None]:
-    """Through s = w / Σ w, query by query."""
+    """Through s = w / Σ w, query by query; Katz scores take w as it is."""
     asked, bars = ranks._problem.seeds, []
     for q, (tensor, wanted) in enumerate(zip(seeds, needed, strict=True)):
         if not wanted:
             bars.append(None)
             continue
         own = slice(asked.first[q], asked.first[q + 1])
-        slope, total = slopes[own], float(tensor.detach().double().sum())
-        bars.append(torch.from_numpy((slope - slope @ asked.weights[own]) / total).to(tensor.dtype))
+        slope = slopes[own]
+        if ranks._problem.rule.by_strength:
+            slope = (slope - slope @ asked.weights[own]) / float(tensor.detach().double().sum())
+        bars.append(torch.from_numpy(slope).to(tensor.dtype))
     return bars

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from .. import dispatch
 from .._local.folder import Folder
 from .._local.implicit import ImplicitSystem
-from .._local.modelled import Structure
+from .._local.modelled import Evaluated, Structure
 from ..errors import describe
 from ..operators import CSR
-from .learned import leaves_of
+from .learned import FRAMEWORKS, leaves_of
 
 __all__ = ["EdgeModel"]
 
@@ -32,14 +33,18 @@ class EdgeModel:
         Where there are entries, the diagonal among them; its values are not used. A Folder must have columns.
     edge_weight : (theta, entries) -> values
         `entries` are places among the stored values, row after row, int64 (k,), of the framework of theta. Returns k
-        floats, those of the diagonal too; must be deterministic.
+        floats, those of the diagonal too; must be deterministic. In JAX it is compiled, for k a power of two of at
+        least 256, and once more for its vjp (padded with places of the batch): define it once, outside of the training
+        loop, and without jax.jit, as arrays that it closes over are then arguments of its programs, not constants in
+        each.
     theta : anything
-        Given to edge_weight: arrays, containers of them, a module; may change between queries.
+        Given to edge_weight: arrays, containers of them, a module; in JAX a pytree of arrays. ``model.theta`` may be
+        set to another between queries; estimates keep theirs.
     promise : {"rows", "columns", "both"}
         The sense in which all of the matrix is dominant. Every row or column that is met is checked.
     margin : float, optional
         A lower bound of the margins in that sense, for `solve` by columns.
-    framework : {"numpy", "torch"}, optional
+    framework : {"numpy", "torch", "jax", "tensorflow"}, optional
         That of theta, where its leaves do not tell.
 
     Examples
@@ -73,9 +78,9 @@ class EdgeModel:
         if margin is not None and (not isinstance(margin, int | float | np.number) or not 0 < margin < np.inf):
             raise ValueError(f"EdgeModel: margin must be a positive number; got {describe(margin)}.")
         self.framework = framework or dispatch.frontend_of(*leaves_of(theta)).name
-        if self.framework not in ("numpy", "torch"):
-            raise TypeError(
-                f"EdgeModel: theta must be of NumPy or torch; got {self.framework}: see LearnedWalk for JAX."
+        if self.framework not in FRAMEWORKS:
+            raise ValueError(
+                f"EdgeModel: framework must be one of {', '.join(map(repr, FRAMEWORKS))}; got {describe(framework)}."
             )
         self.structure = _structure(structure)
         self.edge_weight, self.theta, self.promise = edge_weight, theta, promise
@@ -98,16 +103,24 @@ class EdgeModel:
 
     @property
     def _data(self) -> Any:
-        return self if self.framework == "torch" else None
+        return None if self.framework == "numpy" else self
+
+    @property
+    def _frontend(self) -> Any:
+        """What answers queries of this framework, and evaluates for it."""
+        name = "numpy_local" if self.framework == "numpy" else f"{self.framework}_edges"
+        return import_module(f"..frontends.{name}", __package__)
 
     @property
     def system(self) -> ImplicitSystem:
         """For one query: theta may be another for the next."""
-        return self.structure.system(self.evaluate, self.promise, self._margin)
+        if self.framework != "numpy":
+            return self._system_of(self.structure.evaluated(self._frontend.evaluator(self)))
+        theta = self.theta
+        return self._system_of(self.structure.evaluated(lambda places: np.asarray(self.edge_weight(theta, places))))
 
-    def evaluate(self, places: np.ndarray) -> np.ndarray:
-        """Values of NumPy."""
-        return np.asarray(self.edge_weight(self.theta, places))
+    def _system_of(self, values: Evaluated) -> ImplicitSystem:
+        return self.structure.system(values, self.promise, self._margin)
 
     def __repr__(self) -> str:
         return f"EdgeModel({self.n}x{self.n}, nnz={self.nnz}, dominance by {self.promise} promised)"

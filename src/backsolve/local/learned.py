@@ -19,7 +19,10 @@ from .._local.walk_values import cotangents
 from ..eager import eager
 from ..errors import describe
 
-__all__ = ["LearnedWalk", "leaves_of"]
+__all__ = ["FRAMEWORKS", "LearnedWalk", "leaves_of"]
+
+FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
+"""In which edge_weight may be written."""
 
 
 class LearnedWalk:
@@ -37,10 +40,10 @@ class LearnedWalk:
     edge_weight : (theta, edges) -> weights
         `edges` are places among the stored edges (``graph.indices``), int64 (k,), of the framework of theta: compute
         with features of these only. Returns k positive floats; must be deterministic. In JAX it is compiled, for k a
-        power of two (padded with edge 0).
+        power of two of at least 256 (padded with edges of the batch): define it once, outside of the training loop.
     alpha : float in (0, 1), default 0.85
         The chance that the walk goes on.
-    framework : {"numpy", "torch", "jax"}, optional
+    framework : {"numpy", "torch", "jax", "tensorflow"}, optional
         That of theta, where its leaves do not tell.
 
     References
@@ -69,8 +72,10 @@ class LearnedWalk:
             raise TypeError(f"LearnedWalk: edge_weight must be a function (theta, edges); got {describe(edge_weight)}.")
         if not isinstance(alpha, int | float) or not 0 < alpha < 1:
             raise ValueError(f"LearnedWalk: alpha must lie in (0, 1); got {describe(alpha)}.")
-        if framework not in (None, "numpy", "torch", "jax"):
-            raise ValueError(f"LearnedWalk: framework must be 'numpy', 'torch' or 'jax'; got {describe(framework)}.")
+        if framework is not None and framework not in FRAMEWORKS:
+            raise ValueError(
+                f"LearnedWalk: framework must be one of {', '.join(map(repr, FRAMEWORKS))}; got {describe(framework)}."
+            )
         self.edge_weight, self.alpha, self.framework = edge_weight, float(alpha), framework
 
     @eager("backsolve.local.LearnedWalk")
@@ -107,7 +112,8 @@ class LearnedWalk:
         -------
         Estimate
             `value`: (k,), or (queries, k) for several seeds, in the dtype of the weights (NumPy: float64); without
-            `at` a sparse tensor or array with n columns, in JAX (indices, values). In torch gradients flow to theta.
+            `at` a sparse tensor or array with n columns, in JAX (indices, values). In torch, and through tapes of
+            TensorFlow, gradients flow to theta.
             `bound`: of Σ|x - x̂| of the worst query.
 
         Raises
@@ -138,7 +144,8 @@ class LearnedWalk:
         frontend = self._frontend(theta)
         if not hasattr(frontend, "value_and_grad"):
             raise TypeError(
-                "LearnedWalk.value_and_grad is for theta of JAX: in torch call backward, in NumPy use `gradient`."
+                "LearnedWalk.value_and_grad is for theta of JAX: in torch call backward, in TensorFlow use a "
+                "GradientTape, in NumPy `gradient`."
             )
         asked = request(self.graph.n, seeds, at, atol, eps, max_touched, max_seconds)
         return frontend.value_and_grad(self.graph, self.alpha, self.edge_weight, theta, asked, loss)
@@ -165,8 +172,6 @@ class LearnedWalk:
 
     def _frontend(self, theta: Any) -> Any:
         name = self.framework or dispatch.frontend_of(*leaves_of(theta)).name
-        if name == "tensorflow":
-            raise TypeError("LearnedWalk: theta must be of NumPy, torch or JAX; TensorFlow is not served.")
         return import_module(f"..frontends.{name}_walk", __package__)
 
     def __repr__(self) -> str:
@@ -179,6 +184,8 @@ def leaves_of(theta: Any) -> list[Any]:
         theta = list(theta.values())
     elif hasattr(theta, "parameters"):
         theta = list(theta.parameters())
+    elif hasattr(theta, "trainable_variables"):
+        theta = list(theta.trainable_variables)
     if isinstance(theta, list | tuple):
         return [leaf for part in theta for leaf in leaves_of(part)]
     return [theta]

@@ -156,7 +156,7 @@ def solve(
 
 def _frontend(D: Any, *vectors: Any) -> Any:
     if isinstance(D, EdgeModel):
-        return import_module(f"..frontends.{'torch_edges' if D.framework == 'torch' else 'numpy_local'}", __package__)
+        return D._frontend
     parts = [part for v in vectors for part in (v if isinstance(v, tuple) else (v,)) if not scipy.sparse.issparse(part)]
     name = dispatch.frontend_of(D._data, *parts).name
     return import_module(f"..frontends.{name}_local", __package__)

@@ -108,8 +108,7 @@ def pagerank(
     (array([0, 2]), True)
     """
     graph, damping = _graph(graph), _fraction("pagerank", "alpha", plain(alpha))
-    if grad not in ("sparse", "dense"):
-        raise ValueError(f"pagerank: grad must be 'sparse' or 'dense'; got {describe(grad)}.")
+    _check_grad("pagerank", grad)
     if dangling not in _POLICIES:
         raise ValueError(
             f"pagerank: dangling must be one of {', '.join(map(repr, _POLICIES))}; got {describe(dangling)}."
@@ -131,7 +130,14 @@ def pagerank(
 
 @eager("backsolve.local.katz")
 def katz(
-    graph: Any, seeds: Any = None, *, beta: float, atol: float, norm: str = "max", budget: int | None = None
+    graph: Any,
+    seeds: Any = None,
+    *,
+    beta: float,
+    atol: float,
+    norm: str = "max",
+    budget: int | None = None,
+    grad: str = "sparse",
 ) -> Ranks:
     """Katz scores of any graph: walks from the seeds along the edges, each step weighed by beta.
 
@@ -151,10 +157,14 @@ def katz(
     norm : "max" or "sum", default "max"
     budget : int, optional
         Edges that a query may read.
+    grad : "sparse" or "dense", default "sparse"
+        As of `pagerank`.
 
     Returns
     -------
     Ranks
+        Its `scores` carry gradients in torch, by the weights of the graph, by weights of seeds and by beta;
+        `Ranks.gradient` gives them by name, with bounds of their errors.
 
     Raises
     ------
@@ -167,19 +177,25 @@ def katz(
     >>> local.katz(local.Graph(([0, 1], [1, 2])), 0, beta=0.5, atol=1e-12).toarray()
     array([1.  , 0.5 , 0.25])
     """
-    graph = _graph(graph)
-    if not (isinstance(beta, int | float) and 0 <= beta < math.inf):
-        raise ValueError(f"katz: beta must be a finite float >= 0; got {describe(beta)}.")
+    graph, step = _graph(graph), plain(beta)
+    if isinstance(step, bool) or not hasattr(step, "__float__") or not 0 <= float(step) < math.inf:
+        raise ValueError(f"katz: beta must be a finite float >= 0; got {describe(step)}.")
+    _check_grad("katz", grad)
     stop = _stop("katz", graph, None, atol, norm, None, False, budget)
     numbers, tensors = apart(seeds)
-    ranks = katz_scores(graph, seeds_of(numbers, graph.n, normal=False), float(beta), stop)
-    return recorded(ranks, None, tensors, "sparse")
+    ranks = katz_scores(graph, seeds_of(numbers, graph.n, normal=False), float(step), stop)
+    return recorded(ranks, beta, tensors, grad)
 
 
 def _graph(graph: Any) -> Graph:
     graph = graph if isinstance(graph, Graph) else Graph(graph)
     graph.follow()
     return graph
+
+
+def _check_grad(owner: str, grad: Any) -> None:
+    if grad not in ("sparse", "dense"):
+        raise ValueError(f"{owner}: grad must be 'sparse' or 'dense'; got {describe(grad)}.")
 
 
 def _fraction(owner: str, name: str, value: Any) -> float:
