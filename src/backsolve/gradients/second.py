@@ -132,7 +132,8 @@ class GaussNewtonOperator(_SecondOrder):
     """The Gauss-Newton matrix Jᴴ ℓ_xx J of loss(model(d)) at d, as a map of directions: two solves a product.
 
     J is the derivative of the model, ℓ_xx the Hessian of the loss, so it is positive semidefinite where the
-    loss is convex, whatever the model. For each solve in the model a product takes one with A, for J v, and one with Aᴴ.
+    loss is convex, whatever the model. A product takes, for each solve in the model, one with A, for J v, and one
+    with Aᴴ.
 
     Parameters
     ----------

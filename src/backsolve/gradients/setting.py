@@ -1,0 +1,118 @@
+"""What is known of a matrix, and bounds can rest on: definiteness, pieces, the norm of the inverse; with sentences."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .certificate import Condition
+from .energy import energy_norm
+from .forms import Entries, Pieces
+from .incidence import IncidenceForm
+from .rounding import gamma, norm_up
+from .spectrum import estimated_inverse_norm, proven_inverse_norm, proven_mu
+
+__all__ = ["Errors", "Setting", "errors_of", "measured", "setting_of"]
+
+
+class Setting(NamedTuple):
+    """What is known of a matrix before anything is solved."""
+
+    form: Any
+    m: np.ndarray
+    """Diagonal of A, the preconditioner of the bounds."""
+    mu: float
+    """0 < μ ≤ λ_min(M⁻¹A), or 0: then A is not known to be positive definite."""
+    c: float
+    """Σ θ_i B_i ⪯ c A, or infinity."""
+    conditions: tuple[Condition, ...]
+
+    @property
+    def inverse_norm(self) -> float:
+        """‖A⁻¹‖₂ ≤ 1/(μ min m)."""
+        return 1 / (self.mu * float(self.m.min(initial=np.inf))) * (1 + gamma(4))
+
+
+class Errors(NamedTuple):
+    """Bounds for the errors of x̃ and λ̃, the latter for the cotangent as it was given, and of which kind they are."""
+
+    of_x: float
+    of_adjoint: float
+    kind: str
+    """"energy" or "residual" (2-norms)."""
+    proved: bool
+    inverse_norm: float
+    """What was used for ‖A⁻¹‖₂."""
+    conditions: tuple[Condition, ...]
+
+
+def setting_of(A: Any, mu: float | None) -> Setting:
+    """Check what bounds by energy norms rest on."""
+    form: Any = Pieces(A) if isinstance(A, IncidenceForm) else Entries(A)
+    if mu is not None and not (np.isfinite(mu) and mu > 0):
+        raise ValueError(f"mu must be a positive number, a lower bound for eigenvalues; got {mu}: leave it out.")
+    m = form.matrix.diagonal()
+    if not form.symmetric:
+        mu, said = 0.0, Condition(False, "A is not real and symmetric, so it has no energy norm here")
+    elif not (m > 0).all():
+        mu, said = 0.0, Condition(False, "A has a diagonal entry that is not positive, so it is not definite")
+    else:
+        mu, said = _checked_mu(form, m, mu)
+    c, about_pieces = _dominated(form, m, mu)
+    return Setting(form, m, mu, c, (said, about_pieces))
+
+
+def _checked_mu(form: Any, m: np.ndarray, mu: float | None) -> tuple[float, Condition]:
+    if mu is not None:
+        return mu, Condition(None, f"mu = {mu:.3g}, as given, is at most the least eigenvalue of diag(A)⁻¹A")
+    mu = proven_mu(form, m)
+    if mu > 0:
+        return mu, Condition(True, f"A is positive definite, the eigenvalues of diag(A)⁻¹A being at least {mu:.3g}")
+    return 0.0, Condition(
+        False,
+        "no lower bound for the eigenvalues of diag(A)⁻¹A was proved, as A is not dominated by its diagonal: give mu",
+    )
+
+
+def _dominated(form: Any, m: np.ndarray, mu: float) -> tuple[float, Condition]:
+    """c with Σ θ_i B_i = A - D ⪯ c A: 1 if D ⪰ 0, and 1 + δ/μ if D ⪰ -δ M, as A ⪰ μ M. Gershgorin says which."""
+    if not isinstance(form, Pieces):
+        return np.inf, Condition(False, "A is not given as a sum of positive semidefinite pieces: see IncidenceForm")
+    diagonal = form.D.diagonal()
+    size = abs(form.D) @ np.ones(form.shape[0])
+    rounding = np.where(size == diagonal, 0.0, gamma(form.terms) * size)  # nothing was added up where they are equal
+    below = float(np.max((size - 2 * diagonal + rounding) / np.where(m > 0, m, np.nan), initial=0.0))
+    if below <= 0:
+        return 1.0, Condition(True, "the pieces of A are positive semidefinite, and their sum is at most A (c = 1)")
+    if not mu > 0 or not np.isfinite(below):
+        return np.inf, Condition(False, "D was not seen to be positive semidefinite, so no c with Σ θᵢBᵢ ⪯ cA is known")
+    c = (1 + below / mu) * (1 + gamma(8))
+    return c, Condition(True, f"the pieces of A are positive semidefinite, and their sum is at most c A, c = {c:.4g}")
+
+
+def measured(setting: Setting, errors: Errors) -> Errors:
+    """In the norm of the bound that the conditions allow: ‖e‖₂² ≤ ‖A⁻¹‖₂ ‖e‖²_A where pieces are not known."""
+    if errors.kind == "residual" or np.isfinite(setting.c):
+        return errors
+    root = np.sqrt(errors.inverse_norm) * (1 + gamma(4))
+    return errors._replace(of_x=root * errors.of_x, of_adjoint=root * errors.of_adjoint, kind="residual")
+
+
+def errors_of(setting: Setting, b: Any, x: Any, g: Any, lam: Any) -> Errors:
+    """Bounds for x̃ and λ̃ as solutions of A x = b and Aᴴ λ = g: energy norms where they can be had, else 2-norms."""
+    form, why = setting.form, []
+    if setting.mu > 0:
+        found = [energy_norm(form, setting.m, setting.mu, *form.residual(right, v)) for right, v in ((b, x), (g, lam))]
+        if not any(energy.mu_too_large for energy in found):
+            return Errors(found[0].upper, found[1].upper, "energy", True, setting.inverse_norm, ())
+        why.append(Condition(False, f"mu = {setting.mu:.3g} is too large: A has a Ritz value below it"))
+    size = proven_inverse_norm(form)
+    if proved := bool(np.isfinite(size)):
+        why.append(Condition(True, f"‖A⁻¹‖₂ is at most {size:.3g}, as A is diagonally dominant"))
+    else:
+        size = estimated_inverse_norm(form)
+        why.append(Condition(False, f"‖A⁻¹‖₂ was estimated to be {size:.3g}, from below; nothing proves it"))
+    residuals = form.residual(b, x), form.residual(g, lam, adjoint=True)
+    e, eps = (size * norm_up(np.abs(r) + off) * (1 + gamma(4)) for r, off in residuals)
+    return Errors(e, eps, "residual", proved, size, tuple(why))
