@@ -88,7 +88,7 @@ def certify(
     >>> x = bs.solve(A.matrix, b, method="cg", rtol=1e-6)
     >>> adjoint = bs.solve(A.matrix, sensor, method="cg", rtol=1e-6)
     >>> c = gradients.certify(A, b, sensor, x=x, adjoint=adjoint)
-    >>> c.certified, c.kind, c.log_bound <= 1e-5 * np.abs(A.k * c.gradient).sum()
+    >>> c.certified, c.kind, bool(c.log_bound <= 1e-5 * np.abs(A.k * c.gradient).sum())
     (True, 'energy', True)
     """
     setting = setting_of(A, mu)
@@ -114,7 +114,7 @@ def _certificate(setting: Setting, b: Any, x: Any, g: Any, lam: Any, lipschitz: 
     form = setting.form
     errors = measured(setting, errors_of(setting, b, x, g, lam))
     e = errors.of_x
-    eps = (errors.of_adjoint + drift(lipschitz, errors.inverse_norm, e)) * (1 + gamma(4))
+    eps = (errors.of_adjoint + drift(lipschitz, errors.kind, errors.inverse_norm, errors.of_x_plain)) * (1 + gamma(4))
     gradient, rounding = form.gradient(lam, x)
     bounds = []
     for logarithmic, scale in ((False, np.ones(len(rounding))), (True, form.scales())):

@@ -34,6 +34,8 @@ class Energy(NamedTuple):
 
     upper: float
     """Holds with all rounding."""
+    plain: float
+    """Bound for ‖A⁻¹r‖₂ likewise: ‖ê‖₂ + ‖A⁻¹s‖₂, with ‖·‖₂ ≤ ‖A⁻¹‖₂^½ ‖·‖_A."""
     radau: float
     """Upper bound by Gauss-Radau quadrature, of exact arithmetic."""
     lower: float
@@ -44,18 +46,19 @@ class Energy(NamedTuple):
 
 
 def energy_norm(form: Any, m: np.ndarray, mu: float, r: np.ndarray, off: np.ndarray, maxiter: int = 2000) -> Energy:
-    """Bounds for ‖A⁻¹(r + δ)‖_A with |δ| ≤ off, M = diag(m); one product with A for each iteration."""
+    """Bounds for the norms of A⁻¹(r + δ) with |δ| ≤ off, M = diag(m); one product with A for each iteration."""
     correction, steps, radau, iterations, wrong = _conjugate_gradients(form, m, mu, r, maxiter)
     inverse = (1 / m) * (1 + gamma(0))
     product, rounding = form.apply(correction)
     s = r - product
     rounding = rounding + gamma(0) * (np.abs(r) + np.abs(product))
-    rest = norm_up(np.abs(s) + rounding, inverse) ** 2 / mu
+    rest, unseen = (norm_up(v, inverse) / np.sqrt(mu) for v in (np.abs(s) + rounding, off))
     size = np.abs(correction)
-    square = dot_up(r, correction) + dot_up(correction, s) + dot_up(size, rounding) + rest
-    upper = np.sqrt(max(square, 0.0)) + norm_up(off, inverse) / np.sqrt(mu)
-    upper = float(upper) * (1 + gamma(8))
-    return Energy(upper, float(np.sqrt(steps + radau)), float(np.sqrt(steps)), iterations, wrong)
+    square = dot_up(r, correction) + dot_up(correction, s) + dot_up(size, rounding) + rest**2
+    upper = (np.sqrt(max(square, 0.0)) + unseen) * (1 + gamma(8))
+    root = 1 / np.sqrt(mu * float(m.min(initial=np.inf)))
+    plain = min(norm_up(correction) + root * (rest + unseen), root * upper) * (1 + gamma(8))
+    return Energy(float(upper), float(plain), float(np.sqrt(steps + radau)), float(np.sqrt(steps)), iterations, wrong)
 
 
 def _conjugate_gradients(form: Any, m: np.ndarray, mu: float, r: np.ndarray, maxiter: int):

@@ -18,8 +18,8 @@ number; ‖λ̃‖_B and ‖x̃‖_B are sums over what is known. Without the fa
 Both are a‖e‖ + p‖ε‖ + q‖e‖‖ε‖: a `Sensitivity`.
 
 If the cotangent was made from x̃ and is Lipschitz in x with the constant L, in the 2-norm, then λ = A⁻ᵀḡ(x) and
-ε = A⁻ᵀ(ḡ(x̃) - Aᵀλ̃) + A⁻ᵀ(ḡ(x) - ḡ(x̃)), whose last term is at most L‖A⁻¹‖₂‖e‖₂ in the 2-norm, and in the energy norm
-‖A⁻¹v‖_A = ‖v‖_{A⁻¹} ≤ ‖v‖₂ ‖A⁻¹‖₂^½, which gives L ‖A⁻¹‖₂ ‖e‖_A.
+ε = A⁻ᵀ(ḡ(x̃) - Aᵀλ̃) + A⁻ᵀ(ḡ(x) - ḡ(x̃)), whose last term is at most L‖A⁻¹‖₂‖e‖₂ in the 2-norm, and L‖A⁻¹‖₂^½‖e‖₂ in the
+energy norm, as ‖A⁻¹v‖_A = ‖v‖_{A⁻¹} ≤ ‖A⁻¹‖₂^½ ‖v‖₂.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def sensitivity_of(form: Any, kind: str, c: float, lam: np.ndarray, x: np.ndarra
     return _by_residual(form, lam, x, logarithmic)
 
 
-def drift(lipschitz: float, inverse_norm: float, x_error: float) -> float:
-    """What the error of x does to λ through a cotangent that was made from x̃, in either norm."""
-    return lipschitz * inverse_norm * x_error * (1 + gamma(4))
+def drift(lipschitz: float, kind: str, inverse_norm: float, plain_error: float) -> float:
+    """What ‖e‖₂ does to λ through a cotangent that was made from x̃, in the norm of the kind."""
+    return lipschitz * (np.sqrt(inverse_norm) if kind == "energy" else inverse_norm) * plain_error * (1 + gamma(8))
 
 
 def _by_energy(form: Any, c: float, lam: np.ndarray, x: np.ndarray, logarithmic: bool) -> Sensitivity:

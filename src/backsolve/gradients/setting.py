@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..factorization import factorize
 from .certificate import Condition
 from .energy import energy_norm
 from .forms import Entries, Pieces
@@ -35,15 +36,21 @@ class Setting(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Bounds for the errors of x̃ and λ̃, the latter for the cotangent as it was given, and of which kind they are."""
+    """Bounds for e = x - x̃ and for ε, the error of λ̃ for the cotangent as it was given."""
 
     of_x: float
     of_adjoint: float
+    """In the norm of the kind."""
     kind: str
-    """"energy" or "residual" (2-norms)."""
-    proved: bool
+    """"energy" or "residual", which are 2-norms."""
+    of_x_plain: float
+    of_adjoint_plain: float
+    """In the 2-norm."""
+    of_both: float
+    """Of |sᴴA⁻¹r|, for the residuals r and s."""
     inverse_norm: float
     """What was used for ‖A⁻¹‖₂."""
+    proved: bool
     conditions: tuple[Condition, ...]
 
 
@@ -92,27 +99,42 @@ def _dominated(form: Any, m: np.ndarray, mu: float) -> tuple[float, Condition]:
 
 
 def measured(setting: Setting, errors: Errors) -> Errors:
-    """In the norm of the bound that the conditions allow: ‖e‖₂² ≤ ‖A⁻¹‖₂ ‖e‖²_A where pieces are not known."""
-    if errors.kind == "residual" or np.isfinite(setting.c):
+    """In the norm of the bound that the conditions allow: energy norms are of no use where pieces are not known."""
+    if np.isfinite(setting.c):
         return errors
-    root = np.sqrt(errors.inverse_norm) * (1 + gamma(4))
-    return errors._replace(of_x=root * errors.of_x, of_adjoint=root * errors.of_adjoint, kind="residual")
+    return errors._replace(of_x=errors.of_x_plain, of_adjoint=errors.of_adjoint_plain, kind="residual")
 
 
 def errors_of(setting: Setting, b: Any, x: Any, g: Any, lam: Any) -> Errors:
     """Bounds for x̃ and λ̃ as solutions of A x = b and Aᴴ λ = g: energy norms where they can be had, else 2-norms."""
     form, why = setting.form, []
     if setting.mu > 0:
-        found = [energy_norm(form, setting.m, setting.mu, *form.residual(right, v)) for right, v in ((b, x), (g, lam))]
-        if not any(energy.mu_too_large for energy in found):
-            return Errors(found[0].upper, found[1].upper, "energy", True, setting.inverse_norm, ())
+        one, two = (
+            energy_norm(form, setting.m, setting.mu, *form.residual(right, v)) for right, v in ((b, x), (g, lam))
+        )
+        if not (one.mu_too_large or two.mu_too_large):
+            both = one.upper * two.upper
+            found = one.upper, two.upper, "energy", one.plain, two.plain, both, setting.inverse_norm
+            return Errors(*found, True, ())
         why.append(Condition(False, f"mu = {setting.mu:.3g} is too large: A has a Ritz value below it"))
+    F = factorize(form.matrix)
     size = proven_inverse_norm(form)
     if proved := bool(np.isfinite(size)):
         why.append(Condition(True, f"‖A⁻¹‖₂ is at most {size:.3g}, as A is diagonally dominant"))
     else:
-        size = estimated_inverse_norm(form)
+        size = estimated_inverse_norm(F)
         why.append(Condition(False, f"‖A⁻¹‖₂ was estimated to be {size:.3g}, from below; nothing proves it"))
-    residuals = form.residual(b, x), form.residual(g, lam, adjoint=True)
-    e, eps = (size * norm_up(np.abs(r) + off) * (1 + gamma(4)) for r, off in residuals)
-    return Errors(e, eps, "residual", proved, size, tuple(why))
+    (r_size, e), (s_size, eps) = (
+        _plain_error(form, F, size, right, v, adjoint) for right, v, adjoint in ((b, x, False), (g, lam, True))
+    )
+    return Errors(e, eps, "residual", e, eps, min(s_size * e, r_size * eps), size, proved, tuple(why))
+
+
+def _plain_error(form: Any, F: Any, inverse_norm: float, b: Any, x: Any, adjoint: bool) -> tuple[float, float]:
+    """‖r‖₂, and ‖e‖₂ ≤ ‖ê‖₂ + ‖A⁻¹‖₂ ‖r - A ê‖₂ for any ê, here the solution by F: little hangs on the inverse's norm."""
+    r, off = form.residual(b, x, adjoint)
+    e = (F.adjoint if adjoint else F).solve(r)
+    rest, rounding = form.residual(r, e, adjoint)
+    r_size = norm_up(np.abs(r) + off)
+    error = norm_up(e) + inverse_norm * norm_up(np.abs(rest) + rounding + off)
+    return r_size, min(error, inverse_norm * r_size) * (1 + gamma(8))

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import onenormest
 
-from ..factorization import factorize
+from ..factorization import Factorization, factorize
 from ..interop.scipy import as_scipy_operator
 from .rounding import gamma
 
@@ -79,10 +79,9 @@ class _Transposed:
         self.terms, self.majorant = form.terms, sp.csr_array(form.majorant.T)
 
 
-def estimated_inverse_norm(form: Any) -> float:
+def estimated_inverse_norm(F: Factorization) -> float:
     """√(‖A⁻¹‖₁ ‖A⁻¹‖∞) as Higham and Tisseur's algorithm finds them, from below: most often equal, never proved."""
-    F = factorize(form.matrix)
     forward, adjoint = as_scipy_operator(F), as_scipy_operator(F.adjoint)
-    few = min(form.shape[0], 2)
+    few = min(F.shape[0], 2)
     norms: list[Any] = [onenormest(inverse, t=few) for inverse in (forward, adjoint)]
     return float(np.sqrt(norms[0] * norms[1]))

@@ -112,7 +112,7 @@ def suggest_tolerance(
     setting, L = setting_of(A, mu), lipschitz_of(cotangent, lipschitz)
     b, x, g, lam = given(setting, b, cotangent, x, adjoint, PILOT)
     errors = measured(setting, errors_of(setting, b, x, g, lam))
-    eps = errors.of_adjoint + drift(L, errors.inverse_norm, errors.of_x)
+    eps = errors.of_adjoint + drift(L, errors.kind, errors.inverse_norm, errors.of_x_plain)
     a, p, q = sensitivity_of(setting.form, errors.kind, setting.c, lam, x, logarithmic)
     exact = Sensitivity(a + q * eps, p + q * errors.of_x, q)  # of the true λ and x, around which (1) is expanded
     model = _Model(exact, errors, L, float(np.linalg.norm(b)), float(np.linalg.norm(g)))
@@ -131,19 +131,18 @@ class _Model:
     """The error of a gradient whose solves have relative residuals of ρ."""
 
     def __init__(self, exact: Sensitivity, errors: Errors, lipschitz: float, b_norm: float, g_norm: float):
-        self.exact, self.lipschitz, self.inverse_norm = exact, lipschitz, errors.inverse_norm
+        self.exact, self.lipschitz, self.inverse_norm, self.kind = exact, lipschitz, errors.inverse_norm, errors.kind
         self.b_norm, self.g_norm = b_norm, g_norm
-        # ‖A⁻¹r‖_A ≤ ‖A⁻¹‖₂^½ ‖r‖₂ and ‖e‖₂ ≤ ‖A⁻¹‖₂^½ ‖e‖_A
-        energy = errors.kind == "energy"
-        self.by_residual = np.sqrt(self.inverse_norm) if energy else self.inverse_norm
-        self.to_plain = np.sqrt(self.inverse_norm) if energy else 1.0
-        self.pilot = errors.of_x
+        # ‖A⁻¹r‖_A ≤ ‖A⁻¹‖₂^½ ‖r‖₂
+        self.by_residual = np.sqrt(self.inverse_norm) if errors.kind == "energy" else self.inverse_norm
+        self.pilot = errors.of_x_plain
 
     def error(self, rtol: float) -> float:
         """Its bound, which grows with ρ."""
         e = self.by_residual * rtol * self.b_norm
-        cotangent = self.g_norm + self.lipschitz * self.to_plain * (e + self.pilot)
-        eps = self.by_residual * rtol * cotangent + drift(self.lipschitz, self.inverse_norm, e)
+        plain = self.inverse_norm * rtol * self.b_norm
+        cotangent = self.g_norm + self.lipschitz * (plain + self.pilot)
+        eps = self.by_residual * rtol * cotangent + drift(self.lipschitz, self.kind, self.inverse_norm, plain)
         return self.exact.error(e, eps) * (1 + gamma(16))
 
     def largest(self, target: float) -> float:
