@@ -72,7 +72,7 @@ def exact_matrix(problem: Problem) -> list[list[Fraction]]:
         return [exact(row) for row in A.toarray()]
     rows = [exact(row) for row in A.D.toarray()]
     for at, weight in zip(range(A.G.shape[0]), exact(A.k[A.element]), strict=True):
-        row = A.G[[at]].tocoo()
+        row: Any = A.G[[at]].tocoo()
         places = list(zip(row.coords[1].tolist(), exact(row.data), strict=True))
         for i, u in places:
             for j, v in places:
@@ -111,7 +111,7 @@ def exact_gradient(problem: Problem, lam: list[Fraction], x: list[Fraction]) -> 
         return [-lam[i] * x[j] for i, j in zip(rows.tolist(), A.indices.tolist(), strict=True)]
     made = [Fraction(0)] * A.k.size
     for at, owner in enumerate(A.element.tolist()):
-        row = A.G[[at]].tocoo()
+        row: Any = A.G[[at]].tocoo()
         places = list(zip(row.coords[1].tolist(), exact(row.data), strict=True))
         made[owner] -= sum(v * lam[j] for j, v in places) * sum(v * x[j] for j, v in places)
     return made

@@ -23,10 +23,12 @@ import numpy as np
 
 from .rounding import dot_up, gamma, norm_up
 
-__all__ = ["Energy", "energy_norm"]
+__all__ = ["DOUBT", "REST", "Energy", "energy_norm"]
 
-REST = 0.05
-"""Iterations stop when the last term is at most this part of the whole: 2.5 % of the norm."""
+REST = 1e-3
+"""Iterations stop when the last term is at most this part of the whole."""
+DOUBT = 1e-12
+"""The same for a μ that may be too large: Ritz values get nearer to λ_min, which shows it."""
 
 
 class Energy(NamedTuple):
@@ -45,9 +47,11 @@ class Energy(NamedTuple):
     """Whether μ was seen to be above λ_min(M⁻¹A), or A not to be definite: then `upper` is no bound."""
 
 
-def energy_norm(form: Any, m: np.ndarray, mu: float, r: np.ndarray, off: np.ndarray, maxiter: int = 2000) -> Energy:
+def energy_norm(
+    form: Any, m: np.ndarray, mu: float, r: np.ndarray, off: np.ndarray, share: float = REST, maxiter: int = 2000
+) -> Energy:
     """Bounds for the norms of A⁻¹(r + δ) with |δ| ≤ off, M = diag(m); one product with A for each iteration."""
-    correction, steps, radau, iterations, wrong = _conjugate_gradients(form, m, mu, r, maxiter)
+    correction, steps, radau, iterations, wrong = _conjugate_gradients(form, m, mu, r, share, maxiter)
     inverse = (1 / m) * (1 + gamma(0))
     product, rounding = form.apply(correction)
     s = r - product
@@ -61,7 +65,7 @@ def energy_norm(form: Any, m: np.ndarray, mu: float, r: np.ndarray, off: np.ndar
     return Energy(float(upper), float(plain), float(np.sqrt(steps + radau)), float(np.sqrt(steps)), iterations, wrong)
 
 
-def _conjugate_gradients(form: Any, m: np.ndarray, mu: float, r: np.ndarray, maxiter: int):
+def _conjugate_gradients(form: Any, m: np.ndarray, mu: float, r: np.ndarray, share: float, maxiter: int):
     """ê, Σ α_j r_jᵀz_j, γ_k r_kᵀz_k, k, and whether μ is too large. Scaled, so that no product underflows."""
     n = len(r)
     x, scale = np.zeros(n), float(np.abs(r).max(initial=0.0))
@@ -72,7 +76,7 @@ def _conjugate_gradients(form: Any, m: np.ndarray, mu: float, r: np.ndarray, max
     z = r / m
     p, rz = z, float(r @ z)
     steps, node, iterations, wrong = 0.0, 1 / mu, 0, False
-    while iterations < maxiter and rz > 0 and float(r @ z) / mu > REST * steps:
+    while iterations < maxiter and rz > 0 and rz / mu > share * steps:
         Ap = form.apply(p)[0]
         curvature = float(p @ Ap)
         if curvature <= mu * float(p @ (m * p)) * (1 - 1e-8):  # the Rayleigh quotient of M⁻¹A is at least λ_min

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..factorization import factorize
 from .certificate import Condition
-from .energy import energy_norm
+from .energy import DOUBT, REST, energy_norm
 from .forms import Entries, Pieces
 from .incidence import IncidenceForm
 from .rounding import gamma, norm_up
@@ -28,6 +28,8 @@ class Setting(NamedTuple):
     c: float
     """Σ θ_i B_i ⪯ c A, or infinity."""
     conditions: tuple[Condition, ...]
+    mu_given: bool = False
+    """Whether μ is the user's, and has to be doubted."""
 
     @property
     def inverse_norm(self) -> float:
@@ -67,7 +69,7 @@ def setting_of(A: Any, mu: float | None) -> Setting:
     else:
         mu, said = _checked_mu(form, m, mu)
     c, about_pieces = _dominated(form, m, mu)
-    return Setting(form, m, mu, c, (said, about_pieces))
+    return Setting(form, m, mu, c, (said, about_pieces), said.holds is None)
 
 
 def _checked_mu(form: Any, m: np.ndarray, mu: float | None) -> tuple[float, Condition]:
@@ -109,13 +111,13 @@ def errors_of(setting: Setting, b: Any, x: Any, g: Any, lam: Any) -> Errors:
     """Bounds for x̃ and λ̃ as solutions of A x = b and Aᴴ λ = g: energy norms where they can be had, else 2-norms."""
     form, why = setting.form, []
     if setting.mu > 0:
-        one, two = (
-            energy_norm(form, setting.m, setting.mu, *form.residual(right, v)) for right, v in ((b, x), (g, lam))
-        )
+        share = DOUBT if setting.mu_given else REST
+        residuals = (form.residual(right, v) for right, v in ((b, x), (g, lam)))
+        one, two = (energy_norm(form, setting.m, setting.mu, r, off, share) for r, off in residuals)
         if not (one.mu_too_large or two.mu_too_large):
             both = one.upper * two.upper
-            found = one.upper, two.upper, "energy", one.plain, two.plain, both, setting.inverse_norm
-            return Errors(*found, True, ())
+            inverse_norm = setting.inverse_norm
+            return Errors(one.upper, two.upper, "energy", one.plain, two.plain, both, inverse_norm, True, ())
         why.append(Condition(False, f"mu = {setting.mu:.3g} is too large: A has a Ritz value below it"))
     F = factorize(form.matrix)
     size = proven_inverse_norm(form)
@@ -131,7 +133,7 @@ def errors_of(setting: Setting, b: Any, x: Any, g: Any, lam: Any) -> Errors:
 
 
 def _plain_error(form: Any, F: Any, inverse_norm: float, b: Any, x: Any, adjoint: bool) -> tuple[float, float]:
-    """‖r‖₂, and ‖e‖₂ ≤ ‖ê‖₂ + ‖A⁻¹‖₂ ‖r - A ê‖₂ for any ê, here the solution by F: little hangs on the inverse's norm."""
+    """‖r‖₂, and ‖e‖₂ ≤ ‖ê‖₂ + ‖A⁻¹‖₂ ‖r - A ê‖₂ for any ê, here that of F, so that little hangs on ‖A⁻¹‖₂."""
     r, off = form.residual(b, x, adjoint)
     e = (F.adjoint if adjoint else F).solve(r)
     rest, rounding = form.residual(r, e, adjoint)
