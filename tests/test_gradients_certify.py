@@ -309,6 +309,15 @@ def test_wrong_arguments_are_named():
             call()
 
 
+def test_overflow_proves_nothing():
+    A, (b, t) = diffusion(3), vectors(9)
+    huge = gradients.certify(A, b, t, x=1e308 * b, adjoint=1e308 * t)
+    assert not huge.certified and huge.bound == huge.log_bound == np.inf and "overflow" in huge.failed[-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        J = gradients.functional(A, b, t, x=1e308 * b, adjoint=1e308 * t)
+    assert not J.certified
+
+
 def test_empty_and_zero():
     A, b = diffusion(3), np.zeros(9)
     c = gradients.certify(A, b, b)

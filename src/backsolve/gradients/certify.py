@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,13 @@ def certify(
     setting = setting_of(A, mu)
     L = lipschitz_of(cotangent, lipschitz)
     b, x, g, lam = given(setting, b, cotangent, x, adjoint, rtol)
-    return _certificate(setting, b, x, g, lam, L)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _certificate(setting, b, x, g, lam, L)
+    if np.isfinite(found.bound) and np.isfinite(found.log_bound):
+        return found
+    beyond = Condition(False, "numbers overflow in double precision: scale A, b and the cotangent")
+    conditions = (*found.conditions, beyond)
+    return replace(found, bound=np.inf, log_bound=np.inf, certified=False, conditions=conditions)
 
 
 def given(setting: Setting, b: Any, cotangent: Any, x: Any, adjoint: Any, rtol: float) -> tuple:

@@ -12,7 +12,7 @@ from ..errors import describe
 from .incidence import IncidenceForm, finite
 from .rounding import TINY, gamma
 
-__all__ = ["Entries", "Pieces", "host_vector"]
+__all__ = ["WIDE_UNIT", "Entries", "Pieces", "host_vector"]
 
 WIDE = np.longdouble
 WIDE_UNIT = float(np.finfo(WIDE).eps) / 2

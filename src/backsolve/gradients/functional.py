@@ -14,7 +14,7 @@ from ..errors import describe
 from ..factorization import factorize
 from ..operators import AbstractLinearOperator
 from .certificate import Condition
-from .forms import host_vector
+from .forms import WIDE_UNIT, host_vector
 from .incidence import IncidenceForm
 from .rounding import gamma
 from .setting import errors_of, setting_of
@@ -132,8 +132,9 @@ def functional(
     conj = AbstractLinearOperator.operations["conj"]
     first = (conj(t) * x).sum()
     value = first + (conj(lam) * (b - A @ x)).sum()
-    bound, proved, conditions = _bound(A if form is None else form, A, b, t, x, lam, value, mu)
-    return Functional(value, first, bound, proved, conditions, x, lam)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound, proved, conditions = _bound(A if form is None else form, A, b, t, x, lam, value, mu)
+    return Functional(value, first, bound, proved and bool(np.isfinite(bound)), conditions, x, lam)
 
 
 def _both(A: Any, b: Any, t: Any, options: dict) -> tuple[Any, Any]:
@@ -155,8 +156,20 @@ def _bound(form: Any, A: Any, b: Any, t: Any, x: Any, lam: Any, value: Any, mu: 
     setting = setting_of(form, mu)
     b, t, x, lam = (host_vector(name, v, A.shape[0]) for name, v in (("b", b), ("t", t), ("x", x), ("adjoint", lam)))
     errors = errors_of(setting, b, x, t, lam)
-    unit = float(np.finfo(frontend.known(value).dtype).eps) / 2
-    terms = (len(b) + setting.form.terms + 8) * (4 if np.iscomplexobj(frontend.known(value)) else 1)
-    size = np.abs(t) @ np.abs(x) + np.abs(lam) @ (np.abs(b) + setting.form.majorant @ np.abs(x))
-    bound = float(errors.of_both + gamma(terms, unit) * size) * (1 + gamma(8))
+    rounding = _rounding(setting.form, b, t, x, lam, complex(frontend.known(value)))
+    bound = float(errors.of_both + rounding) * (1 + gamma(8))
     return bound, errors.proved, (*setting.conditions, *errors.conditions)
+
+
+def _rounding(form: Any, b: np.ndarray, t: np.ndarray, x: np.ndarray, lam: np.ndarray, value: complex) -> float:
+    """How far the value may be from tᴴx̃ + λ̃ᴴ(b - A x̃): the difference to the same sums in extended precision.
+
+    Those are off by far less, and a bound that knows n alone would count as if all roundings had one sign.
+    """
+    r, off = form.residual(b, x)
+    long = np.clongdouble
+    again = (t.conj().astype(long) * x).sum() + (lam.conj().astype(long) * r).sum()
+    size = np.abs(t) @ np.abs(x) + np.abs(lam) @ np.abs(r)
+    return float(abs(again - value)) + float(gamma(4 * len(b), WIDE_UNIT) * size + np.abs(lam) @ off) * (
+        1 + gamma(len(b))
+    )
