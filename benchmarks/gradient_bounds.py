@@ -309,8 +309,9 @@ def table(tally: Tally, trials: int) -> tuple[list[dict], str]:
     for (check, kind), ratios in sorted(tally.ratios.items()):
         # Unlike np.quantile, no mean of a number and infinity, which errors of exactly zero give.
         found = {name: float(np.quantile(ratios, q, method="lower")) for name, q in QUANTILES.items()}
-        rows.append({"check": check, "kind": kind, "trials": len(ratios), **found})
-    show = lambda v: "exact" if np.isinf(v) else f"{v:.3g}"  # noqa: E731
+        finite = {name: v if np.isfinite(v) else None for name, v in found.items()}  # None where the error is zero
+        rows.append({"check": check, "kind": kind, "trials": len(ratios), **finite})
+    show = lambda v: "exact" if v is None else f"{v:.3g}"  # noqa: E731
     lines = [
         f"{trials:,} random systems that satisfy the conditions of a bound, truth in exact integers: "
         f"{sum(row['trials'] for row in rows):,} bounds, {len(tally.violations)} violations, "

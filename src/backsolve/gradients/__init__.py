@@ -4,7 +4,8 @@ from .certificate import Certificate, Condition
 from .certify import certify
 from .functional import Functional, functional
 from .incidence import IncidenceForm
-from .second import GaussNewtonOperator, HessianOperator, gnvp, hessian, hvp
+from .products import gnvp, hessian, hvp
+from .second import GaussNewtonOperator, HessianOperator
 from .tolerance import Tolerance, suggest_tolerance
 
 __all__ = [

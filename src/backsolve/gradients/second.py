@@ -22,10 +22,7 @@ from ..dispatch import frontend_of
 from ..errors import describe, dtype_name
 from ..operators import MatrixFree, flatten
 
-__all__ = ["GaussNewtonOperator", "HessianOperator", "gnvp", "hessian", "hvp"]
-
-LARGEST = 2000
-"""Parameters up to which `hessian` writes the matrix down: 32 MB in double precision."""
+__all__ = ["GaussNewtonOperator", "HessianOperator", "check_real", "framework_of"]
 
 
 class _SecondOrder:
@@ -68,7 +65,7 @@ class _SecondOrder:
         TypeError
             If d is complex: then the map is linear over the real numbers alone.
         """
-        _check_real(type(self).__name__ + ".as_operator", self._parts.leaves)
+        check_real(type(self).__name__ + ".as_operator", self._parts.leaves)
         flat = self._parts.flat
         # The product uses no parameters; the gradient stands there to say of which framework and dtype vectors are.
         apply = lambda _, v: flat(v)  # noqa: E731
@@ -125,7 +122,7 @@ class HessianOperator(_SecondOrder):
     """
 
     def __init__(self, f: Callable, d: Any):
-        self._parts = _framework("HessianOperator", d).hessian_parts(f, d)
+        self._parts = framework_of("HessianOperator", d).hessian_parts(f, d)
 
 
 class GaussNewtonOperator(_SecondOrder):
@@ -172,111 +169,10 @@ class GaussNewtonOperator(_SecondOrder):
     """
 
     def __init__(self, model: Callable, loss: Callable, d: Any):
-        self._parts = _framework("GaussNewtonOperator", d).gauss_newton_parts(model, loss, d)
+        self._parts = framework_of("GaussNewtonOperator", d).gauss_newton_parts(model, loss, d)
 
 
-def hvp(f: Callable, d: Any, v: Any) -> Any:
-    """The Hessian of f at d times v, with two solves more than the gradient takes, and no factorization more.
-
-    For several products at one d make a `HessianOperator`, which does not repeat what they share.
-
-    Parameters
-    ----------
-    f, d
-        As for `HessianOperator`.
-    v : array, or arrays nested as d
-        The direction, of the shapes and dtypes of d.
-
-    Returns
-    -------
-    array, or arrays nested as d
-
-    Raises
-    ------
-    TypeError, ValueError, SolveError
-        As `HessianOperator`; also if v does not fit d.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp, backsolve as bs
-    >>> from backsolve import gradients
-    >>> f = lambda b: (bs.solve(jnp.diag(jnp.array([1.0, 2.0])), b) ** 2).sum()
-    >>> gradients.hvp(f, jnp.ones(2), jnp.array([0.0, 1.0])).tolist()
-    [0.0, 0.5]
-    """
-    return HessianOperator(f, d)(v)
-
-
-def gnvp(model: Callable, loss: Callable, d: Any, v: Any) -> Any:
-    """The Gauss-Newton matrix of loss(model(d)) times v, with two solves more than the gradient of the loss takes.
-
-    Parameters
-    ----------
-    model, loss, d
-        As for `GaussNewtonOperator`.
-    v : array, or arrays nested as d
-
-    Returns
-    -------
-    array, or arrays nested as d
-
-    Raises
-    ------
-    TypeError, ValueError, SolveError
-        As `HessianOperator`; also if v does not fit d.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp, backsolve as bs
-    >>> from backsolve import gradients
-    >>> model, loss = lambda b: bs.solve(jnp.diag(jnp.array([1.0, 2.0])), b), lambda x: (x**4).sum()
-    >>> gradients.gnvp(model, loss, jnp.ones(2), jnp.array([0.0, 1.0])).tolist()  # 12 x² / 4
-    [0.0, 0.75]
-    """
-    return GaussNewtonOperator(model, loss, d)(v)
-
-
-def hessian(f: Callable, d: Any) -> Any:
-    """The Hessian of f at d as a dense matrix, for few parameters: the product with every unit vector, in blocks.
-
-    Parameters
-    ----------
-    f, d
-        As for `HessianOperator`; real.
-
-    Returns
-    -------
-    array (N, N)
-        Rows and columns over all numbers of d, array after array, each in C order.
-
-    Raises
-    ------
-    ValueError
-        If d has more than 2,000 numbers.
-    TypeError, SolveError
-        As `HessianOperator`; TypeError if d is complex.
-
-    Examples
-    --------
-    >>> import torch, backsolve as bs
-    >>> from backsolve import gradients
-    >>> f = lambda d: bs.solve(d["A"], d["b"]).sum()
-    >>> gradients.hessian(f, {"A": torch.tensor([[2.0]]), "b": torch.tensor([3.0])}).tolist()  # of b / a
-    [[0.75, -0.25], [-0.25, 0.0]]
-    """
-    module = _framework("hessian", d)
-    leaves = module.leaves_of(d)
-    _check_real("hessian", leaves)
-    n = sum(prod(leaf.shape) for leaf in leaves)
-    if n > LARGEST:
-        raise ValueError(
-            f"hessian: d must have at most {LARGEST} numbers; got {n}, whose Hessian has {n * n:,} entries: "
-            "use HessianOperator(f, d), which multiplies with it."
-        )
-    return module.hessian_parts(f, d).matrix()
-
-
-def _framework(caller: str, d: Any) -> Any:
+def framework_of(caller: str, d: Any) -> Any:
     """The module of the framework of d's arrays."""
     name = frontend_of(*flatten(d)[0]).name
     if name == "numpy" and not _is_other_tree(d):
@@ -297,7 +193,8 @@ def _is_other_tree(d: Any) -> bool:
     return not flatten(d)[0] and hasattr(d, "tree_flatten")
 
 
-def _check_real(caller: str, leaves: Any) -> None:
+def check_real(caller: str, leaves: Any) -> None:
+    """Raise where a matrix over real numbers would not be the whole truth."""
     for leaf in leaves:
         if "complex" in dtype_name(leaf.dtype):
             raise TypeError(
