@@ -9,7 +9,7 @@ array([1., 1.])
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from . import local, preconditioners
+from . import gradients, local, preconditioners
 from .analysis import Analysis, analyze
 from .api import aslinearoperator, explain, solve, solve_with_info
 from .determinant import slogdet
@@ -94,6 +94,7 @@ __all__ = [
     "explain",
     "eye",
     "factorize",
+    "gradients",
     "jvp",
     "local",
     "lstsq",

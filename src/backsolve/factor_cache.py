@@ -1,8 +1,8 @@
 """Factors for compiled programs, where nothing but tensors travels from a forward to its backward.
 
 A factorization is found again by a digest of all values, its structure, and its method. The cache is bounded in
-bytes, and drops what was used least recently, but finds it again while a `Factorization` of JAX holds it; eager
-programs of torch do not use it. Of the factors that a backward has used,
+bytes, and drops what was used least recently, but finds it again while a `Factorization` of JAX, or a
+`gradients.HessianOperator`, holds it; eager programs of torch do not use it. Of the factors that a backward has used,
 only the latest stay: in training nobody asks for them again, and the next ones find their memory warm.
 """
 
@@ -54,6 +54,7 @@ class FactorCache:
         self._capacity, self._lock = capacity, threading.Lock()
         self._entries: OrderedDict[tuple, _Entry] = OrderedDict()
         self._held: WeakValueDictionary[tuple, _Entry] = WeakValueDictionary()
+        self._keepers: list[list] = []
         self._hits = self._misses = self._nbytes = 0
         self._spent: _Entry | None = None
 
@@ -77,6 +78,10 @@ class FactorCache:
             else:
                 self._misses += 1
                 entry = self._entries[key] = _Entry(key)
+            for keeper in self._keepers:
+                self._held[key] = entry
+                if entry not in keeper:
+                    keeper.append(entry)
         try:
             yield entry
         finally:
@@ -88,6 +93,17 @@ class FactorCache:
         holder.shares = entry
         with self._lock:
             self._held[entry.key] = entry  # type: ignore[attr-defined]
+
+    @contextmanager
+    def keeping(self, keeper: list) -> Iterator[None]:
+        """Find all entries that are asked for meanwhile, by any thread, again as long as the list lives."""
+        with self._lock:
+            self._keepers.append(keeper)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers = [other for other in self._keepers if other is not keeper]
 
     def info(self) -> Info:
         """Hits and misses since the start, and what is held now."""
