@@ -35,7 +35,7 @@ class Weighing:
         leaves, self.tree = jax.tree_util.tree_flatten(theta)
         refuse_tracers(*leaves)
         try:
-            self.leaves = [array(v) if isinstance(v, np.ndarray | np.generic) else jnp.asarray(v) for v in leaves]
+            self.leaves = [_leaf(leaf) for leaf in leaves]
         except TypeError as error:
             raise TypeError(
                 f"theta must be a pytree of arrays and numbers; {error}: leave other things to edge_weight."
@@ -120,6 +120,10 @@ def array(plain: np.ndarray) -> jax.Array:
             'places of A beyond 2^31 need 64-bit integers: call jax.config.update("jax_enable_x64", True).'
         )
     return jax.device_put(plain.astype(dtype))  # jnp.asarray would compile a program for each size
+
+
+def _leaf(value: Any) -> jax.Array:
+    return array(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else jnp.asarray(value)
 
 
 def refuse_tracers(*values: Any) -> None:
