@@ -13,11 +13,34 @@ from .dominance import dominant, laplacian, positive_definite
 
 if TYPE_CHECKING:
     from .jax_ode import LinearlyImplicitField
+    from .torch_integrate import Trajectory, integrate
     from .torch_ode import LinearlyImplicitODE
+    from .torch_steps import Step, bdf2, implicit_euler, rosenbrock
 
-__all__ = ["LinearlyImplicitField", "LinearlyImplicitODE", "dominant", "laplacian", "positive_definite"]
+__all__ = [
+    "LinearlyImplicitField",
+    "LinearlyImplicitODE",
+    "Step",
+    "Trajectory",
+    "bdf2",
+    "dominant",
+    "implicit_euler",
+    "integrate",
+    "laplacian",
+    "positive_definite",
+    "rosenbrock",
+]
 
-_LATER = {"LinearlyImplicitODE": "torch_ode", "LinearlyImplicitField": "jax_ode"}
+_LATER = {
+    "LinearlyImplicitField": "jax_ode",
+    "LinearlyImplicitODE": "torch_ode",
+    "Step": "torch_steps",
+    "Trajectory": "torch_integrate",
+    "bdf2": "torch_steps",
+    "implicit_euler": "torch_steps",
+    "integrate": "torch_integrate",
+    "rosenbrock": "torch_steps",
+}
 _FRAMEWORKS = ("torch", "jax")
 
 
