@@ -2,8 +2,8 @@
 
 Half of a beam on two supports (MBB), 60 x 20 elements, half of the material: where to put it so that the beam is as
 stiff as can be. The program of Andreassen et al. (2011, doi:10.1007/s00158-010-0594-7): SIMP with p = 3, a filter of
-radius 2.4, and optimality criteria. The compliance it prints, 216.8137 with the sensitivity filter and 233.7146 with the
-density filter, comes out to the last digit; autograd's sensitivities equal -p x^(p-1) (E0 - Emin) uᵀ K₀ u to 1e-10.
+radius 2.4, and optimality criteria. The compliance it prints, 216.8137 with the sensitivity filter and 233.7146 with
+the density filter, comes out to the last digit; autograd's sensitivities equal -p x^(p-1) (E0 - Emin) uᵀ K₀ u to 1e-10.
 
 ``python examples/topology_optimization.py [--quick]``; exit code 1 if a number differs.
 """
@@ -115,13 +115,15 @@ def main(argv=None):
     beam, passed = Beam(), True
     figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
     axes = figure.subplots(2, 1)
-    print(f"MBB BEAM  {NELX} x {NELY} elements, {beam.n:,} unknowns, volume {VOLUME}, p = {PENAL:.0f}, radius {RADIUS}\n")
+    print(
+        f"MBB BEAM  {NELX} x {NELY} elements, {beam.n:,} unknowns, volume {VOLUME}, p = {PENAL:.0f}, radius {RADIUS}\n"
+    )
     for (kind, published), ax in zip(PUBLISHED.items(), axes, strict=True):
         history, x, off = optimise(kind, beam, STEPS_QUICK if options.quick else None)
         print(f"{kind:<12} filter  compliance {history[0]:.4f} -> {history[-1]:.4f} in {len(history)} steps")
         print(f"{'':<20}sensitivities by autograd and by hand differ by {off:.0e}, relatively")
         passed = passed and off < 1e-10 and (options.quick or f"{history[-1]:.4f}" == published)
-        ax.imshow(1 - x.detach().reshape(NELX, NELY).T, cmap="gray", vmin=0, vmax=1)
+        ax.imshow(1 - x.detach().reshape(NELX, NELY).T.numpy(), cmap="gray", vmin=0, vmax=1)
         ax.set(title=f"{kind} filter: compliance {history[-1]:.4f} after {len(history)} steps", xticks=[], yticks=[])
     options.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.output)

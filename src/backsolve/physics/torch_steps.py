@@ -139,7 +139,7 @@ def bdf2(
     >>> from backsolve.physics import bdf2
     >>> y = torch.tensor([[1.1], [1.0]], dtype=torch.float64)
     >>> bdf2(lambda t, y: 0 * y + 1, 0.0, y[0], y[1], 0.1).y.item()
-    1.2
+    1.2000000000000002
     """
     rates = rates_of(f, t, y, params, jacobian, rtol, on_failure)
     before = t - (h if h_before is None else h_before)
