@@ -1,10 +1,10 @@
 """Electrical impedance tomography of a disk: the currents of its rim against the analytic eigenvalues, and an image.
 
-A disk of conductivity 1 has a concentric inclusion of radius ρ and conductivity s. Current cos kθ through the rim makes the
-potential (1/k)(1 - μ ρ^2k)/(1 + μ ρ^2k) cos kθ there, μ = (s - 1)/(s + 1) (Mueller and Siltanen, Linear and Nonlinear
-Inverse Problems, 2012, section 12.4). Finite volumes on a polar mesh, one cell to one unknown, and
-`bs.solve(nullspace="constant")`, as potentials are known up to a constant. Then an inclusion off the centre is found from
-the potentials on the rim by gradients through the solve, of logarithms of conductivities in every cell.
+A disk of conductivity 1 has a concentric inclusion of radius ρ and conductivity s. Current cos kθ through the rim makes
+the potential (1/k)(1 - μ ρ^2k)/(1 + μ ρ^2k) cos kθ there, μ = (s - 1)/(s + 1), by separation of variables. Finite
+volumes on a polar mesh, and `bs.solve(nullspace="constant")`, as potentials are known up to a constant. Then an
+inclusion off the centre is found from the potentials on the rim by gradients through the solve, for the logarithm of
+the conductivity of every cell.
 
 ``python examples/eit_disk.py [--quick]``; exit code 1 if a number is missed.
 """

@@ -1,7 +1,7 @@
 """Absorbing Markov chains and Bellman's equation, v = r + γ P v: values, their gradients, and a chain that is learned.
 
-WALK     From each of five places a step goes left or right with even chances; the right end pays 1, the left nothing. The
-         values are 1/6, 2/6, ..., 5/6 (Sutton and Barto, Reinforcement Learning, 2nd ed., example 6.2).
+WALK     From each of five places a step goes left or right with even chances; the right end pays 1, the left nothing.
+         The values are 1/6, 2/6, ..., 5/6 (Sutton and Barto, Reinforcement Learning, 2nd ed., example 6.2).
 CHAIN    Expected times to absorption 3, 4, 3 and chances 3/4, 1/2, 1/4 of the drunkard's walk (Grinstead and Snell,
          Introduction to Probability, examples 11.13 to 11.15).
 LEARN    From discounted values of a larger walk the chance to step right is found, place by place, through the solve.
