@@ -21,6 +21,7 @@ STRONGEST = [
 ]
 """The six most sensitive branches of the grid: the same digits from every framework."""
 SAID = {
+    "eit_disk.py": [r"errors fall as m\^-1\.9", r"misfit 9\.\de-03 -> \d\.\de-0[56]", r"EIT: passed"],
     "gaussian_process.py": [
         r"342 patients to learn from, 100 held out",
         r"optimum ours +\(1\.92\d\d, 7\.79\d\d, 0\.4669\): likelihood -376\.731154\d\d, scikit-learn -376\.731154",
@@ -39,9 +40,34 @@ SAID = {
         r"before +MRR 0\.4703 ",
         r"learned walk: passed",
     ],
+    "leontief.py": [
+        r"output 1247\.5 and 1841\.6",
+        r"total output 136\.66",
+        r"dense solve to \de-1[56]",
+        r"Leontief: passed",
+    ],
+    "markov_chain.py": [
+        r"0\.166667, 0\.333333, 0\.500000, 0\.666667, 0\.833333",
+        r"times \[3\.0, 4\.0, 3\.0\], chances of the left end \[0\.75, 0\.5, 0\.25\]",
+        r"Markov chain: passed",
+    ],
+    "physics_ode.py": [r"10 bodies, 20 edges", r"0\.\d+ before, 0\.0\d+ after", r"physics ODE: passed"],
     "power_grid.py": [r"gradient +relative error at most", r"TEN WORST LINES", r"demo +passed", *STRONGEST],
     "power_grid_jax.py": [r"branch 665-2393 is lost: smooth overload 4,072\.9521 MW", *STRONGEST],
     "power_grid_tensorflow.py": [r"branch 665-2393 is lost: smooth overload 4,072\.9521 MW", *STRONGEST],
+    "resistor_network.py": [
+        r"R\(1,0\) = 0\.5000\d+ \+- [5-9]e-05",
+        r"R\(1,1\) = 0\.6366\d+ ",
+        r"R\(2,1\) = 0\.7732\d+ ",
+        r"errors fall as size\^-2\.0",
+        r"resistor network: passed",
+    ],
+    "topology_optimization.py": [
+        r"2,540 unknowns",
+        r"compliance 1007\.0221 -> 284\.5011 in 12 steps",
+        r"differ by \de-1[12]",
+        r"topology optimisation: passed",
+    ],
 }
 """Patterns that the output of each example must have."""
 

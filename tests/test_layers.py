@@ -29,6 +29,7 @@ PUBLIC = [
     "backsolve.gradients",
     "backsolve.local",
     "backsolve.nn",
+    "backsolve.physics",
     "backsolve.preconditioners",
 ]
 

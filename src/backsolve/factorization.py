@@ -91,6 +91,10 @@ class Factorization:
         frontend_of(A).prepare(A, plan, factored)
         return Factorization(A, plan, factored, self._is_adjoint)
 
+    def _of(self, A: AbstractLinearOperator) -> Factorization:
+        """The same factors for an operator whose values are equal, but have a graph of their own."""
+        return Factorization(A, self._plan, self._factored, self._is_adjoint)
+
     def _check_unchanged(self) -> None:
         if _stamp(self.A.data) != self._stamp:
             raise RuntimeError(
