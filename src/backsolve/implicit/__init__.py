@@ -13,6 +13,7 @@ from .fixed_points import fixed_point, fixed_point_with_info
 from .newton import Newton
 from .outcome import RootSolution
 from .problem import Series, SeriesAdjoint
+from .qp import QPSolution, qp, qp_with_info
 from .roots import root, root_with_info
 from .solvers import Anderson, Broyden, Picard
 
@@ -21,11 +22,14 @@ __all__ = [
     "Broyden",
     "Newton",
     "Picard",
+    "QPSolution",
     "RootSolution",
     "Series",
     "SeriesAdjoint",
     "fixed_point",
     "fixed_point_with_info",
+    "qp",
+    "qp_with_info",
     "root",
     "root_with_info",
 ]

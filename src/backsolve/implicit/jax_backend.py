@@ -38,6 +38,11 @@ def known(array: Any) -> np.ndarray | None:
     return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
 
 
+def index(b: jax.Array, array: np.ndarray) -> jax.Array:
+    """Integers as indices beside b."""
+    return jnp.asarray(array)
+
+
 def flatten_params(params: tuple) -> tuple[tuple, Callable]:
     """Arrays in the parameters, and what puts others in their place; other things stay."""
     leaves, tree = jax.tree.flatten(params)
@@ -114,15 +119,30 @@ register_pytree_node(
     lambda solver, leaves: RootSolution(*leaves, solver),
 )
 
+def found_on_host(solve: Callable, width: int, arrays: tuple) -> jax.Array:
+    """What a function of NumPy arrays gives, (items, width), as a constant; inside of a program by a call of the host."""
+    items, kind = arrays[1].shape[0], arrays[1].dtype
+
+    def call(*arrays: Any) -> np.ndarray:
+        front = arrays[1].shape[:-2]
+        flat = (np.asarray(v).reshape(-1, *v.shape[len(front) + 1 :]) for v in arrays)
+        return solve(*flat).astype(kind).reshape(*front, items, width)
+
+    form = jax.ShapeDtypeStruct((items, width), kind)
+    return jax.pure_callback(call, form, *map(jax.lax.stop_gradient, arrays), vmap_method="broadcast_all")
+
+
 BACKEND = SimpleNamespace(
     xp=jnp,
     name="jax",
     loop=loop,
     like=like,
+    index=index,
     known=known,
     flatten_params=flatten_params,
     products=products,
     dense=dense,
     columns=columns,
     run=run,
+    found_on_host=found_on_host,
 )

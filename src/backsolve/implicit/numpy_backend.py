@@ -32,6 +32,11 @@ def known(array: np.ndarray) -> np.ndarray:
     return np.asarray(array)
 
 
+def index(b: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Integers as indices beside b."""
+    return array
+
+
 def flatten_params(params: tuple) -> tuple[tuple, Callable]:
     """Arrays in the parameters, and what puts others in their place."""
     return flatten(params)
@@ -63,15 +68,22 @@ def run(problem: Any, z0: np.ndarray, leaves: tuple, backward: list) -> tuple[np
     return found.z.reshape(-1), found
 
 
+def found_on_host(solve: Callable, width: int, arrays: tuple) -> np.ndarray:
+    """What a function of NumPy arrays gives, (items, width), as a constant."""
+    return like(arrays[1], solve(*arrays))
+
+
 BACKEND = SimpleNamespace(
     xp=np,
     name="numpy",
     loop=loop,
     like=like,
+    index=index,
     known=known,
     flatten_params=flatten_params,
     products=products,
     dense=dense,
     columns=columns,
     run=run,
+    found_on_host=found_on_host,
 )

@@ -12,6 +12,7 @@ import torch
 
 from ..frontends.torch_closures import refuse_hidden, wrapped
 from ..frontends.torch_functions import Function, is_transformed, nested_forward_mode, primal
+from ..frontends.torch_vmap import front
 from ..operators import MatrixFree, flatten
 
 __all__ = ["BACKEND"]
@@ -32,6 +33,11 @@ def like(b: torch.Tensor, array: Any) -> torch.Tensor:
 def known(tensor: torch.Tensor) -> np.ndarray | None:
     """The numbers; None inside of a transform."""
     return None if wrapped(tensor) else tensor.detach().cpu().numpy()
+
+
+def index(b: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """Integers as indices beside b."""
+    return torch.as_tensor(array, device=b.device)
 
 
 def flatten_params(params: tuple) -> tuple[tuple, Callable]:
@@ -170,15 +176,41 @@ def _check_closure(problem: Any, z: torch.Tensor, leaves: tuple) -> None:
     refuse_hidden(problem.owner, "the function", problem.function, problem.flat(z.detach(), plain))
 
 
+class _OnHost(Function):
+    """Numbers for a function of NumPy arrays (items, ...); a mapped axis becomes items."""
+
+    @staticmethod
+    def forward(solve, *arrays):  # type: ignore[override]
+        return like(arrays[1], solve(*(v.detach().cpu().numpy() for v in arrays)))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info, in_dims, solve, *arrays):  # type: ignore[override]
+        size = info.batch_size
+        mapped = [front(v, axis, size) for v, axis in zip(arrays, in_dims[1:], strict=True)]
+        found: Any = _OnHost.apply(solve, *(v.reshape(-1, *v.shape[2:]) for v in mapped))
+        return found.reshape(size, -1, found.shape[-1]), 0
+
+
+def found_on_host(solve: Callable, width: int, arrays: tuple) -> torch.Tensor:
+    """What a function of NumPy arrays gives, (items, width), as a constant."""
+    return _OnHost.apply(solve, *(v.detach() for v in arrays))  # type: ignore[return-value]
+
+
 BACKEND = SimpleNamespace(
     xp=xp,
     name="torch",
     loop=loop,
     like=like,
+    index=index,
     known=known,
     flatten_params=flatten_params,
     products=products,
     dense=dense,
     columns=columns,
     run=run,
+    found_on_host=found_on_host,
 )
