@@ -16,7 +16,17 @@ from .torch_arrays import plain
 from .torch_linalg import unrounded
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Function", "Ops", "check_start_here", "is_transformed", "lost_columns", "nested_forward_mode", "primal", "recorded"]
+__all__ = [
+    "Call",
+    "Function",
+    "Ops",
+    "check_start_here",
+    "is_transformed",
+    "lost_columns",
+    "nested_forward_mode",
+    "primal",
+    "recorded",
+]
 
 
 class Call:

@@ -9,15 +9,22 @@ The equations are solved by whatever solves them; derivatives come from one line
 array([2.])
 """
 
+from typing import TYPE_CHECKING, Any
+
+from ..least_squares import lstsq
 from .fixed_points import fixed_point, fixed_point_with_info
 from .newton import Newton
 from .outcome import RootSolution
 from .problem import Series, SeriesAdjoint
-from .qp import QPSolution, qp, qp_with_info
+from .quadratic import QPSolution, qp, qp_with_info
 from .roots import root, root_with_info
 from .solvers import Anderson, Broyden, Picard
 
+if TYPE_CHECKING:
+    from .torch_deq import DEQ
+
 __all__ = [
+    "DEQ",
     "Anderson",
     "Broyden",
     "Newton",
@@ -28,8 +35,18 @@ __all__ = [
     "SeriesAdjoint",
     "fixed_point",
     "fixed_point_with_info",
+    "lstsq",
     "qp",
     "qp_with_info",
     "root",
     "root_with_info",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`DEQ` is loaded when it is asked for: it needs PyTorch."""
+    if name == "DEQ":
+        from .torch_deq import DEQ
+
+        return DEQ
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Sparse Jacobians from a few products: columns that share no row are found together.
 
-If no two columns j, l of one colour have an entry in a common row, then (J s)_i = J_ij for the sum s of the unit vectors
-of that colour and the one j of it with (i, j) in the pattern: c products give all entries (Curtis, Powell and Reid 1974,
-doi:10.1093/imamat/13.1.117).
+If no two columns of one colour have an entry in a common row, then (J s)_i = J_ij for the sum s of the unit vectors of
+that colour and the one j of it with (i, j) in the pattern: a product for each colour gives all entries (Curtis, Powell
+and Reid 1974, doi:10.1093/imamat/13.1.117).
 """
 
 from __future__ import annotations
@@ -25,11 +25,6 @@ class Coloring(NamedTuple):
     """(colours, n): ones at the columns of each colour."""
     places: np.ndarray
     """(nnz,): where the entries of the pattern are in the products (colours, n), flattened."""
-
-    @property
-    def count(self) -> int:
-        """Number of colours, which is the number of products."""
-        return len(self.seeds)
 
 
 def color(pattern: Pattern) -> Coloring:

@@ -50,8 +50,8 @@ def fixed_point(
         (I - ∂f/∂z)⁻¹ = Σ (∂f/∂z)ᵏ, "one-step" the first, ``Series(terms=20, lipschitz=.9)`` as many as you say: their
         error is bounded in ``fixed_point_with_info(...).adjoint``, and stays in derivatives of the gradient.
     rtol, atol : float, optional
-        Target for the 2-norm of z - f(z), of each sample: max(rtol norm(f(z)), atol). By default 1e-8 in double, 1e-5 in
-        single precision, and eps times the root of the number of unknowns of a sample.
+        Target for the 2-norm of z - f(z), of each sample: max(rtol norm(f(z)), atol). By default rtol is 1e-8 in
+        double, 1e-5 in single precision, and atol eps times the root of the number of unknowns of a sample.
     adjoint : Adjoint, optional
         Targets and failure policy of the solve in derivatives; of no use to a series, which has no target.
 
@@ -130,7 +130,10 @@ def fixed_point_with_info(
 
 
 def _found(f, z0, params, solver, gradient, jacobian, batch_axes, rtol, atol, method, adjoint, on_failure, keep_best):
-    relative, absolute = check_tolerance("fixed_point", "rtol", rtol, below=1), check_tolerance("fixed_point", "atol", atol)
+    relative, absolute = (
+        check_tolerance("fixed_point", "rtol", rtol, below=1),
+        check_tolerance("fixed_point", "atol", atol),
+    )
     if relative is None:
         relative = tolerance(z0, 1e-8, 1e-5) if absolute is None else 0.0
     if absolute is None:

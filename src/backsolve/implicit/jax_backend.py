@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_pytree_node
@@ -89,7 +91,8 @@ def _rule(problem: Any, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax
     z = _attached(problem, z, status, leaves)
     u = jax.jvp(lambda leaves: problem.flat(z, leaves), (leaves,), (tangents[2],))[1]
     z_dot = problem.inverse(BACKEND, z, leaves, -u, False)
-    return z, jnp.where(_every(problem, status, z) > 0, z_dot, jnp.nan)
+    # A factor, and no choice: its transpose makes cotangents NaN, too.
+    return z, z_dot * jnp.where(_every(problem, status, z) > 0, 1.0, jnp.nan).astype(z.dtype)
 
 
 def _every(problem: Any, status: jax.Array, z: jax.Array) -> jax.Array:
@@ -119,13 +122,15 @@ register_pytree_node(
     lambda solver, leaves: RootSolution(*leaves, solver),
 )
 
+
 def found_on_host(solve: Callable, width: int, arrays: tuple) -> jax.Array:
-    """What a function of NumPy arrays gives, (items, width), as a constant; inside of a program by a call of the host."""
+    """What a function of NumPy arrays gives, (items, width), as a constant; compiled, by a call of the host."""
     items, kind = arrays[1].shape[0], arrays[1].dtype
 
     def call(*arrays: Any) -> np.ndarray:
         front = arrays[1].shape[:-2]
-        flat = (np.asarray(v).reshape(-1, *v.shape[len(front) + 1 :]) for v in arrays)
+        count = prod(front) * items
+        flat = (np.asarray(v).reshape(count, *v.shape[len(front) + 1 :]) for v in arrays)
         return solve(*flat).astype(kind).reshape(*front, items, width)
 
     form = jax.ShapeDtypeStruct((items, width), kind)

@@ -26,8 +26,8 @@ class Newton(AbstractSolver):
     ----------
     maxiter : int, optional
     linear_rtol : float, optional
-        Relative residual of J d = -F where an iterative method solves it: an inexact Newton method, whose residual falls
-        by about this factor in a step.
+        Relative residual of J d = -F where an iterative method solves it: an inexact Newton method, whose residual
+        falls by about this factor in a step.
     halvings : int, optional
         How often t is halved before the method gives up.
 
@@ -38,8 +38,8 @@ class Newton(AbstractSolver):
 
     Notes
     -----
-    *Fails with* MAXITER; SINGULAR where the Jacobian has no inverse; STAGNATION where no t lowers the norm of F, as in a
-    local minimum of it, or at the level of rounding; NONFINITE.
+    *Fails with* MAXITER; SINGULAR where the Jacobian has no inverse; STAGNATION where no t lowers the norm of F, as in
+    a local minimum of it, or at the level of rounding; NONFINITE.
 
     References
     ----------

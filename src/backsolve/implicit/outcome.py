@@ -27,10 +27,8 @@ ADVICE = {
         "the Jacobian is singular, exactly or to working precision, so that there is no Newton step and no derivative: "
         "begin elsewhere, or remove the freedom that the equations leave"
     ),
-    Status.NONFINITE: "the residual has a NaN or an infinity: look at the first iterate that has one, or damp the steps",
-    Status.BREAKDOWN: (
-        "the iteration runs away: damp it, begin nearer, or use Newton, which needs no contraction"
-    ),
+    Status.NONFINITE: "the residual has a NaN or an infinity: look for the first iterate that has, or damp the steps",
+    Status.BREAKDOWN: ("the iteration runs away: damp it, begin nearer, or use Newton, which needs no contraction"),
     Status.INACCURATE: "the solver returned a point whose residual, evaluated anew, is above the target",
 }
 """What to do, in the words of nonlinear equations; where nothing stands here `Status.advice` holds."""

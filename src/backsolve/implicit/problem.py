@@ -212,7 +212,9 @@ class Problem:
                 return solve(A, g, on_failure=more.on_failure or self.policy, **options)
             sol = solve_with_info(A, g, on_failure=more.on_failure or self.policy, **options)
         except SolveError as error:
-            raise SolveError(f"{self.owner}: the derivative failed, since in its system {error}", error.solution) from error
+            raise SolveError(
+                f"{self.owner}: the derivative failed, since in its system {error}", error.solution
+            ) from error
         box[:] = [sol]
         return sol.x if sol.converged else sol.x * float("nan")
 
@@ -230,5 +232,7 @@ class Problem:
             ratio = size / earlier if L is None else L
             tail = xp.where(ratio < 1, ratio / (1 - ratio), float("inf")) if L is None else ratio / (1 - ratio)
             bound = tail * size
-            box[:] = [SeriesAdjoint(terms, bound if terms > 1 or L is not None else bound * float("nan"), L is not None)]
+            box[:] = [
+                SeriesAdjoint(terms, bound if terms > 1 or L is not None else bound * float("nan"), L is not None)
+            ]
         return total

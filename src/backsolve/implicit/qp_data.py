@@ -51,7 +51,7 @@ class Form:
 
 @dataclass
 class Program:
-    """Arrays of one framework and dtype: P, G, A dense (items, rows, n) or values (items, nnz); q, h, b (items, size)."""
+    """Arrays of one framework and dtype: P, G, A (items, rows, n) or values (items, nnz); q, h, b (items, size)."""
 
     form: Form
     batch: tuple[int, ...]
@@ -131,7 +131,9 @@ def _vector(frontend: Any, name: str, v: Any, size: int, matrix: str) -> Any:
         return None
     v = frontend.asarray(name, v)
     if not v.ndim or int(v.shape[-1]) != size:
-        raise ValueError(f"qp: {name} must have shape (..., {size}), one number for each row of {matrix}; got {describe(v)}.")
+        raise ValueError(
+            f"qp: {name} must have shape (..., {size}), one number for each row of {matrix}; got {describe(v)}."
+        )
     return v
 
 
@@ -145,9 +147,13 @@ def _dtype(arrays: list) -> str:
 def _values(M: Any, size: tuple[int, int], sparse: bool, like: Any) -> tuple[Any, Pattern | None]:
     """Values in canonical order, and the pattern; of what is absent, none."""
     if M is None:
-        return (np.zeros(0), Pattern(np.zeros(size[0] + 1, np.int64), np.zeros(0, np.int64), size)) if sparse else (
-            np.zeros(size),
-            None,
+        return (
+            (np.zeros(0), Pattern(np.zeros(size[0] + 1, np.int64), np.zeros(0, np.int64), size))
+            if sparse
+            else (
+                np.zeros(size),
+                None,
+            )
         )
     if not sparse:
         return M.data, None

@@ -84,7 +84,7 @@ def solve_items(form: Form, weak_is_active: bool, P: Any, q: Any, G: Any, h: Any
         elif found[i, -1] in _NO_POINT:
             found[i, :total] = np.nan
 
-    items = np.flatnonzero(finite)
+    items = np.flatnonzero(finite).tolist()
     workers = min(_kernels.thread_count(), len(items))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
@@ -99,8 +99,8 @@ def active_set(program: Program, lam: np.ndarray, s: np.ndarray, weak_is_active:
     """Which constraints are active, (m,), and whether some are weakly so.
 
     λᵢ > sᵢ tells where one of them is clearly not zero. Where both are small the KKT system is solved on the active
-    constraints, and they are chosen anew by the same rule, as in the primal-dual active set method (Hintermüller, Ito and
-    Kunisch 2002, doi:10.1137/S1052623401383558), until they stay: then both are right to rounding.
+    constraints, and they are chosen anew by the same rule, as in the primal-dual active set method (Hintermüller, Ito
+    and Kunisch 2002, doi:10.1137/S1052623401383558), until they stay: then both are right to rounding.
     """
     active = lam > s
     small, big = (np.maximum(1.0, np.abs(v).max(initial=0)) for v in (lam, s))

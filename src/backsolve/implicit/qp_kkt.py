@@ -4,15 +4,15 @@ With λ ≥ 0 for Gx ≤ h and ν for Ax = b, x is optimal if and only if (P is 
 
     Px + q + Gᵀλ + Aᵀν = 0,   Ax = b,   s = h - Gx ≥ 0,   λᵢsᵢ = 0.
 
-Where for each i exactly one of λᵢ and sᵢ is zero, the set 𝒜 = {i: sᵢ = 0} stays as it is in a neighbourhood of the data.
-There x, λ, ν solve a linear system, whose entries are data, or constants:
+Where for each i exactly one of λᵢ and sᵢ is zero, the set 𝒜 = {i: sᵢ = 0} stays as it is in a neighbourhood of the
+data. There x, λ, ν solve a linear system, whose entries are data, or constants:
 
     [P   G_𝒜ᵀ  Aᵀ] [x  ]   [-q ]
     [G_𝒜          ] [λ_𝒜] = [h_𝒜],      λᵢ = 0 for i ∉ 𝒜.
     [A            ] [ν  ]   [b  ]
 
-So one differentiable solve gives the solution, to rounding, and all its derivatives. The solver need only find 𝒜; whether
-that is right the conditions above tell, evaluated at what the system gave.
+So one differentiable solve gives the solution, to rounding, and all its derivatives. The solver need only find 𝒜;
+whether that is right the conditions above tell, evaluated at what the system gave.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from importlib import import_module
 from math import prod
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 
 from ..dispatch import frontend_of
@@ -64,7 +63,7 @@ def prepare(owner: str, make: Callable, function: Any, z0: Any, params: Any, **o
 
     def flat(z: Any, leaves: tuple) -> Any:
         z = z.reshape(shape)
-        y = function(z, *rebuild(leaves))
+        y: Any = function(z, *rebuild(leaves))
         if tuple(getattr(y, "shape", (None,))) != shape or y.dtype != z.dtype:
             raise ValueError(
                 f"{owner}: the function must return an array of the shape and dtype of z0, {shape} and {kind}; "
@@ -146,8 +145,8 @@ def _jacobian(owner: str, kind: Any, size: int, samples: int, rebuild: Callable)
     if callable(kind):
         return lambda z, leaves: kind(z, *rebuild(leaves))
     raise ValueError(
-        f"{owner}: jacobian must be 'auto', 'products', 'dense', a sparsity pattern (Pattern, CSR or scipy.sparse), or a "
-        f"function (z, *params) -> matrix; got {describe(kind)}."
+        f"{owner}: jacobian must be 'auto', 'products', 'dense', a sparsity pattern (Pattern, CSR or scipy.sparse), or "
+        f"a function (z, *params) -> matrix; got {describe(kind)}."
     )
 
 
@@ -159,4 +158,4 @@ def _adjoint(owner: str, adjoint: Any) -> Adjoint:
 
 def tolerance(z0: Any, double: float, single: float) -> float:
     """A default by the dtype of z0."""
-    return single if "32" in str(getattr(z0, "dtype", np.float64)) else double
+    return single if "32" in str(getattr(z0, "dtype", "")) else double

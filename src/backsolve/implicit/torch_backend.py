@@ -74,7 +74,7 @@ def dense(flat: Callable, z: torch.Tensor, leaves: tuple) -> torch.Tensor:
 
 
 def columns(flat: Callable, z: torch.Tensor, leaves: tuple, seeds: np.ndarray) -> torch.Tensor:
-    """J s for each row s of `seeds`: forward mode made of two transpositions, which any function with a backward has."""
+    """J s for each row s of `seeds`: forward mode by two transpositions, which any function with a backward has."""
     y, pull = _vjp(lambda z: flat(z, leaves), z)
     _, push = _vjp(pull, torch.zeros_like(y))
     return torch.func.vmap(lambda s: push((s,))[0])(like(z, seeds))
@@ -88,11 +88,11 @@ class Call:
         self.found: Any = None
         """The outcome of the solver; None where a map has found several."""
 
-    def kept(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """v (batch·n,) with NaN for samples that have no root: nothing is known of their derivatives."""
+    def marked(self, z: torch.Tensor, v: torch.Tensor, mark: float = float("nan")) -> torch.Tensor:
+        """v (batch·n,), marked for samples that have no root: nothing is known of their derivatives."""
         by_sample = (self.problem.samples, -1)
         lost = torch.isnan(z.reshape(by_sample)).any(-1) if self.found is None else self.found.status <= 0
-        return torch.where(lost[:, None], float("nan"), v.reshape(by_sample)).reshape(-1)
+        return torch.where(lost[:, None], mark, v.reshape(by_sample)).reshape(-1)
 
 
 class _Root(Function):
@@ -116,7 +116,8 @@ class _Root(Function):
         call, wanted = ctx.call, ctx.needs_input_grad[2:]
         which = [at for at, wants in enumerate(wanted) if wants]
         box = None if is_transformed() else call.backward
-        lam = call.problem.inverse(BACKEND, z, tuple(leaves), call.kept(z, g), True, box)
+        g = call.marked(z, g, 0.0)  # or the solve would spoil the others
+        lam = call.marked(z, call.problem.inverse(BACKEND, z, tuple(leaves), g, True, box))
         _, pull = _vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
         bars: list[Any] = [None] * len(leaves)
         for at, bar in zip(which, pull(-lam), strict=True):
@@ -131,7 +132,7 @@ class _Root(Function):
             y, pull = _vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
             _, push = _vjp(pull, torch.zeros_like(y))
             u = push(tuple(dots[at] for at in which))[0]
-            return call.kept(z, call.problem.inverse(BACKEND, z, tuple(leaves), -u, False))
+            return call.marked(z, call.problem.inverse(BACKEND, z, tuple(leaves), -u, False))
 
     @staticmethod
     def vmap(info, in_dims, call, z0, *leaves):  # type: ignore[override]
@@ -143,7 +144,7 @@ class _Root(Function):
             z: Any = _Root.apply(inner, *(v if axis is None else v.select(axis, at) for v, axis in own))
             if inner.found is not None:
                 call.problem.report(BACKEND, inner.found, z)
-                z = inner.kept(z, z)
+                z = inner.marked(z, z)
             found.append(z)
         return torch.stack(found), 0
 

@@ -76,9 +76,10 @@ class QPSolution:
 
 ADVICE = {
     Status.CONVERGED_RESIDUAL: "the conditions of optimality hold to the tolerance",
-    Status.INDEFINITE: "P is not positive semidefinite, so the program is not convex: check its sign, or add to its diagonal",
+    Status.INDEFINITE: "P is not positive semidefinite, so this is not convex: check its sign, or add to its diagonal",
     Status.INACCURATE: (
-        "the conditions of optimality do not hold to the tolerance: rescale the rows of G and A, loosen tol, or use float64"
+        "the conditions of optimality do not hold to the tolerance: rescale the rows of G and A, loosen tol, or use "
+        "float64"
     ),
     Status.MAXITER: "the interior-point iterations ran out: rescale P, G and A",
     Status.NONFINITE: "P, q, G, h, A or b has a NaN or an infinity: look for the first step that made it",
@@ -101,9 +102,9 @@ def qp(
 ) -> Any:
     """Minimise ½ xᵀPx + qᵀx subject to Gx ≤ h and Ax = b, differentiably in all of them, to any order.
 
-    Clarabel finds which constraints are active; the solution is then that of the KKT system on these, one symmetric linear
-    system whose entries are P, G and A, by `backsolve.solve`. It is right to rounding, and a derivative costs one more
-    solve with the same factors.
+    Clarabel finds which constraints are active; the solution is then that of the KKT system on these, one symmetric
+    linear system whose entries are those of P, G and A, by `backsolve.solve`. It is right to rounding, and a derivative
+    costs one more solve with the same factors.
 
     Parameters
     ----------
@@ -117,9 +118,9 @@ def qp(
     tol : float, optional
         For the relative residuals of the conditions of optimality: 1e-8 in double, 1e-4 in single precision.
     weakly_active : {"inactive", "active"}, optional
-        What a constraint with λᵢ = sᵢ = 0 (to 1e-9, relatively) counts as in derivatives. There x is right, but its derivative has
-        a kink: "inactive" gives that of data changed such that the constraint is left behind, "active" that of data
-        changed such that it holds x back. Said by a warning, or by the status WEAKLY_ACTIVE.
+        What a constraint with λᵢ = sᵢ = 0 (to 1e-9, relatively) counts as in derivatives. There x is right, but its
+        derivative has a kink: "inactive" gives that of data changed such that the constraint is left behind, "active"
+        that of data changed such that it holds x back. Said by a warning, or by the status WEAKLY_ACTIVE.
     method : str or method object, optional
         For the KKT system, as for `backsolve.solve`.
     adjoint : Adjoint, optional
@@ -150,8 +151,8 @@ def qp(
 
     References
     ----------
-    Amos and Kolter 2017, arXiv:1703.00443; Fiacco 1976, doi:10.1007/BF01580677, for the derivative; Goulart and Chen 2024,
-    arXiv:2405.12762, for Clarabel.
+    Amos and Kolter 2017, arXiv:1703.00443; Fiacco 1976, doi:10.1007/BF01580677, for the derivative; Goulart and Chen
+    2024, arXiv:2405.12762, for Clarabel.
 
     Examples
     --------
@@ -275,6 +276,6 @@ def _check_symmetric(backend: Any, program: Program) -> None:
         off, size = np.abs((CSR.from_pattern(P, pattern) @ v) - (turned @ v)), np.abs(P).max(initial=0)
     if off.max(initial=0) > 1e-3 * float(np.finfo(P.dtype).eps) ** 0.5 * size:
         raise ValueError(
-            f"qp: P must be symmetric; P - P.T has an entry of {off.max():.1e}: of a triangle give P + P.T - diag(P), of "
-            "any other matrix (P + P.T) / 2, which has the same objective."
+            f"qp: P must be symmetric; it differs from its transpose by {off.max():.1e}: of a triangle give "
+            "P + P.T - diag(P), of any other matrix (P + P.T) / 2, which has the same objective."
         )
