@@ -165,7 +165,7 @@ def qp(
     [1.5, 1.0]
     >>> x.sum().backward()
     >>> q.grad.tolist()  # the first constraint holds x back
-    [0.0, -1.0]
+    [-0.0, -1.0]
     """
     return _solved(P, q, G, h, A, b, tol, weakly_active, method, adjoint, on_failure, False).x
 
