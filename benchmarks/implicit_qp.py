@@ -255,9 +255,18 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"low": 1e3 * low, "median": 1e3 * middle, "high": 1e3 * high}
 
 
-def off(grads: list, truth: list) -> float:
-    """The largest relative distance."""
-    return max(float(np.linalg.norm(np.array(g) - t) / np.linalg.norm(t)) for g, t in zip(grads, truth, strict=True))
+def off(grads: list, truth: list) -> list[float]:
+    """Relative distances; of P, whose antisymmetric part means nothing, of the symmetric part."""
+    flat = [np.array(g) for g in grads]
+    if len(flat) == 4:
+        flat[0] = (flat[0] + flat[0].swapaxes(1, 2)) / 2
+    return [float(np.linalg.norm(g - t) / np.linalg.norm(t)) for g, t in zip(flat, truth, strict=True)]
+
+
+def by_program(grad: list, truth: np.ndarray) -> dict[str, float]:
+    """Quantiles of the relative distances of single programs: the median, and nine out of ten."""
+    apart = np.linalg.norm(np.array(grad) - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    return {"median": float(np.median(apart)), "nine_of_ten": float(np.quantile(apart, 0.9))}
 
 
 def main() -> None:
@@ -306,8 +315,10 @@ def main() -> None:
             for part in ("forward", "backward")
             for which, kind in enumerate(("wall", "processor"))
         }
-        told[entry]["gradient_off"] = off(last["grads"], truths[deq])
+        names = ("W", "x") if deq else ("P", "q", "G", "h")
+        told[entry]["gradient_off"] = dict(zip(names, off(last["grads"], truths[deq]), strict=True))
         if not deq:
+            told[entry]["gradient_in_q_off_by_program"] = by_program(last["grads"][1], truths[deq][1])
             told[entry] |= residuals(arrays, np.array(last["x"]), best)
             second_off = last.get("second_derivative_off")
             told[entry]["second_derivative_off"] = second_off if second_off is not None else "no second derivatives"

@@ -300,3 +300,17 @@ def test_without_torch_the_package_loads_and_names_the_remedy():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert "pip install 'backsolve[torch]'" in done.stdout, done.stderr
+
+
+def test_derivatives_stay_out_of_a_compiler_that_was_there_first():
+    """Dynamo, and what keeps it out, are loaded before this package."""
+    program = (
+        "import torch, torch._dynamo, backsolve as bs\n"
+        "w = torch.ones(2, dtype=torch.float64, requires_grad=True)\n"
+        "bs.solve(bs.coo(w, ([0, 1], [0, 1]), (2, 2)), torch.ones(2, dtype=torch.float64)).sum().backward()\n"
+        "from backsolve import implicit\n"
+        "implicit.root(lambda z, w: z * z - w, torch.ones(2, dtype=torch.float64), (w,)).sum().backward()\n"
+        "assert torch.allclose(w.grad, torch.tensor(-0.5).double())\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
