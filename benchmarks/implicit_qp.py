@@ -3,7 +3,7 @@
 128 dense programs with n = 50 unknowns and 50 inequalities; forward and backward apart, in milliseconds of one
 processor and of the wall; residuals of the conditions of optimality, in the same scaling, of every solution; and how
 far gradients are from those of the dense KKT system (differentiated complementarity, NumPy). cvxpylayers solves by
-Clarabel, too. Second derivatives are those of backsolve alone: the peers have none, which their entry says. Tolerances
+Clarabel, too, and takes derivatives by LSQR, unless LSMR is asked for. Second derivatives are those of backsolve alone: the peers have none, which their entry says. Tolerances
 of the fixed point are such that both gradients are right to about 1e-10. The parts of our forward pass (Clarabel one by
 one, as one block-diagonal program, and the KKT system) stand apart. Peers live in an environment of their own; all
 entries take turns, round after round. Writes results/implicit_qp.json.
@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -30,7 +31,7 @@ HERE = Path(__file__).parent
 PINNED = ("torch==2.13.0", "qpth==0.0.18", "cvxpylayers==1.0.4", "torchdeq==0.1.0")
 QUIET = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BACKSOLVE_NUM_THREADS")}
 BATCH, N, M = 128, 50, 50
-PEERS = ("qpth", "cvxpylayers", "torchdeq")
+PEERS = ("qpth", "cvxpylayers", "cvxpylayers lsmr", "torchdeq")
 
 
 def programs(batch: int = BATCH) -> list[np.ndarray]:
@@ -118,7 +119,7 @@ def qpth(tensors: list) -> tuple:
     return lambda P, q, G, h: QPFunction(verbose=-1)(P, q, G, h, none, none), lambda _: {}
 
 
-def cvxpylayers(tensors: list) -> tuple:
+def cvxpylayers(tensors: list, mode: str = "lsqr") -> tuple:
     import cvxpy as cp
     import torch
     from cvxpylayers.torch import CvxpyLayer
@@ -130,7 +131,7 @@ def cvxpylayers(tensors: list) -> tuple:
 
     def call(P: Any, *rest: Any) -> Any:
         root = torch.linalg.cholesky(P).mT  # P = rootᵀ root; its time is a thousandth
-        return layer(root, *rest, solver_args={"solve_method": "Clarabel"})[0]
+        return layer(root, *rest, solver_args={"solve_method": "Clarabel", "mode": mode})[0]
 
     return call, lambda _: {}
 
@@ -163,7 +164,14 @@ def torchdeq(tensors: list) -> tuple:
     return call, lambda _: {}
 
 
-ENTRIES = {"backsolve": ours, "qpth": qpth, "cvxpylayers": cvxpylayers, "backsolve deq": ours_deq, "torchdeq": torchdeq}
+ENTRIES = {
+    "backsolve": ours,
+    "qpth": qpth,
+    "cvxpylayers": cvxpylayers,
+    "cvxpylayers lsmr": partial(cvxpylayers, mode="lsmr"),
+    "backsolve deq": ours_deq,
+    "torchdeq": torchdeq,
+}
 
 
 # -- truths and reports ------------------------------------------------------------------------------------------
