@@ -278,7 +278,8 @@ def test_every_documented_failure_has_its_case():
 
 def test_advice_is_there_for_every_status():
     of_local_solves = {"NO_CERTIFICATE", "BUDGET"}
-    assert set(ADVICE) | of_local_solves == {s.name for s in bs.Status if s < 0}
+    of_quadratic_programs = {"INFEASIBLE", "UNBOUNDED", "DEGENERATE"}
+    assert set(ADVICE) | of_local_solves | of_quadratic_programs == {s.name for s in bs.Status if s < 0}
     assert all(s.advice for s in bs.Status)
 
 

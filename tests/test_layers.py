@@ -27,6 +27,7 @@ PUBLIC = [
     "backsolve",
     "backsolve.gallery",
     "backsolve.gradients",
+    "backsolve.implicit",
     "backsolve.local",
     "backsolve.nn",
     "backsolve.physics",

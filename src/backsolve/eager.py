@@ -16,7 +16,7 @@ FUNCTIONS: dict[str, Callable] = {}
 
 LOOKUP: dict[str, Callable[[str], Callable | None]] = {}
 """``LOOKUP["outside"](label)`` is what a program that is being traced has to call, None where nobody traces; `dispatch`
-binds it, since it knows the frameworks."""
+binds it, since it knows the frameworks. ``LOOKUP["late"](label)`` tells a compiler of one more function."""
 
 
 def eager(label: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -32,6 +32,8 @@ def eager(label: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         made: Any = call
         made.__code__ = made.__code__.replace(co_name=function.__name__, co_qualname=function.__qualname__)
         FUNCTIONS[label] = made
+        if "late" in LOOKUP:
+            LOOKUP["late"](label)
         return as_written(made)
 
     return decorate

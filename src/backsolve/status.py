@@ -18,6 +18,7 @@ class Status(IntEnum):
     CONVERGED_BACKWARD = 2
     CERTIFIED = 3
     LOCAL_DOES_NOT_PAY = 4
+    WEAKLY_ACTIVE = 5
     SINGULAR = -1
     INDEFINITE = -2
     INACCURATE = -3
@@ -27,6 +28,9 @@ class Status(IntEnum):
     STAGNATION = -7
     NO_CERTIFICATE = -8
     BUDGET = -9
+    INFEASIBLE = -10
+    UNBOUNDED = -11
+    DEGENERATE = -12
 
     @property
     def converged(self) -> bool:
@@ -78,6 +82,19 @@ _ADVICE = {
     Status.STAGNATION: (
         "the true residual stopped falling above its target, at what rounding allows this method: "
         "loosen rtol or atol, use float64, or a direct method"
+    ),
+    Status.WEAKLY_ACTIVE: (
+        "the solution is right, but a constraint is active with a multiplier of zero, where the derivative has a kink: "
+        "that of one side is given, by weakly_active='inactive' or 'active'"
+    ),
+    Status.INFEASIBLE: "no x satisfies the constraints: loosen h or b, or give the constraints slacks with a penalty",
+    Status.UNBOUNDED: (
+        "the objective falls without end within the constraints: bound x, or add a small multiple of the identity to P"
+    ),
+    Status.DEGENERATE: (
+        "the active constraints depend on each other, or leave directions in which the objective is flat, so that "
+        "multipliers or x are not determined and there is no derivative: drop redundant constraints, or add a small "
+        "multiple of the identity to P"
     ),
     Status.NONFINITE: "A or the right-hand side has a NaN or an infinity: look for the first step that made it",
 }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-__all__ = ["check_closure", "wrapped"]
+__all__ = ["check_closure", "refuse_hidden", "wrapped"]
 
 
 def check_closure(structure: Any, leaves: tuple, b: torch.Tensor) -> None:
@@ -28,15 +28,17 @@ def check_closure(structure: Any, leaves: tuple, b: torch.Tensor) -> None:
             v = torch.zeros(size, dtype=b.dtype, device=b.device)
             with torch.enable_grad():
                 y = function(structure.rebuild(leaves), v)
-            if isinstance(y, torch.Tensor) and (y.requires_grad or wrapped(y) or _has_tangent(y)):
-                _refuse(name, function)
+            refuse_hidden("MatrixFree", name, function, y)
 
 
-def _refuse(name: str, function: Any) -> None:
+def refuse_hidden(owner: str, name: str, function: Any, y: Any) -> None:
+    """Raise if y, which `function` returned for constant arguments, is differentiated nevertheless."""
+    if not isinstance(y, torch.Tensor) or not (y.requires_grad or wrapped(y) or _has_tangent(y)):
+        return
     names = sorted(set(_culprits(function)))
     what = " and ".join(names) if names else "a tensor"
     raise ValueError(
-        f"MatrixFree: {name} must depend on what is differentiated or mapped over through params alone; it closes over "
+        f"{owner}: {name} must depend on what is differentiated or mapped over through params alone; it closes over "
         f"{what}, whose gradient would be lost: pass it in params, or detach it."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..eager import FUNCTIONS
+from ..eager import FUNCTIONS, LOOKUP
 from . import (  # noqa: F401  # their derivatives are eager
     torch_determinant,
     torch_edges,
@@ -30,19 +30,25 @@ def breaking(function: Callable, reason: str) -> Any:
     return torch.compiler.disable(function, **options)
 
 
-OUTSIDE = {
-    label: breaking(
-        call.__wrapped__,  # type: ignore[attr-defined]
-        f"{label} cannot be compiled: call it outside of the compiled function, or use "
-        "backsolve.solve(A.with_data(w), b).",
-    )
-    for label, call in FUNCTIONS.items()
-}
-"""Made here, at import: the compiler cannot trace how."""
+OUTSIDE: dict[str, Any] = {}
+"""Made at import, here or of whoever decorates one more function later: the compiler cannot trace how."""
 
 # Where a graph broke, its pieces call the decorated function, and Dynamo would begin anew with that: it cannot do so
 # with the tensors of a transform, and would gain nothing.
 _skip: Any = getattr(torch._dynamo.eval_frame, "skip_code", None)
-if _skip is not None:
-    for _call in FUNCTIONS.values():
-        _skip(_call.__code__)
+
+
+def _add(label: str) -> None:
+    call: Any = FUNCTIONS[label]
+    OUTSIDE[label] = breaking(
+        call.__wrapped__,
+        f"{label} cannot be compiled: call it outside of the compiled function, or use "
+        "backsolve.solve(A.with_data(w), b).",
+    )
+    if _skip is not None:
+        _skip(call.__code__)
+
+
+for _label in FUNCTIONS:
+    _add(_label)
+LOOKUP["late"] = _add

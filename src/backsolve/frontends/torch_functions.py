@@ -16,7 +16,17 @@ from .torch_arrays import plain
 from .torch_linalg import unrounded
 from .torch_vmap import Mapped, front
 
-__all__ = ["Call", "Function", "Ops", "check_start_here", "lost_columns", "nested_forward_mode", "primal", "recorded"]
+__all__ = [
+    "Call",
+    "Function",
+    "Ops",
+    "check_start_here",
+    "is_transformed",
+    "lost_columns",
+    "nested_forward_mode",
+    "primal",
+    "recorded",
+]
 
 
 class Call:
@@ -98,18 +108,18 @@ class Ops:
 
 def recorded(function: Any, *tensors: torch.Tensor) -> Any:
     """How to run a Function: for a transform, recorded for autograd, or, where nobody differentiates, directly."""
-    if _transformed():
+    if is_transformed():
         return function.apply
     return function.record if torch.is_grad_enabled() and any(t.requires_grad for t in tensors) else function.forward
 
 
 def check_start_here(plan: Plan) -> None:
     """Raise where x0 or a callback would get lost on the way through a transform."""
-    if (plan.x0 is not None or plan.callback is not None) and _transformed():
+    if (plan.x0 is not None or plan.callback is not None) and is_transformed():
         raise TypeError("x0 and callback are not for torch.func transforms and forward mode: leave them out there.")
 
 
-def _transformed() -> bool:
+def is_transformed() -> bool:
     """Whether a transform of torch.func, or forward mode, is under way."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
@@ -153,7 +163,7 @@ class _Solve(Function):
         keeper = torch.empty(0)
         keeper.factored = factored  # type: ignore[attr-defined]
         # Transforms wrap what is saved and lose the attribute, but their graphs end with them.
-        ctx.factored = factored if _transformed() else None
+        ctx.factored = factored if is_transformed() else None
         ctx.save_for_backward(data, output, keeper)
         if ctx.factored is not None:
             ctx.save_for_forward(data, output)
