@@ -3,10 +3,11 @@
 128 dense programs with n = 50 unknowns and 50 inequalities; forward and backward apart, in milliseconds of one
 processor and of the wall; residuals of the conditions of optimality, in the same scaling, of every solution; and how
 far gradients are from those of the dense KKT system (differentiated complementarity, NumPy). cvxpylayers solves by
-Clarabel, too, and takes derivatives by LSQR, unless LSMR is asked for. Second derivatives are those of backsolve alone: the peers have none, which their entry says. Tolerances
-of the fixed point are such that both gradients are right to about 1e-10. The parts of our forward pass (Clarabel one by
-one, as one block-diagonal program, and the KKT system) stand apart. Peers live in an environment of their own; all
-entries take turns, round after round. Writes results/implicit_qp.json.
+Clarabel, too, and takes derivatives by LSQR, unless LSMR is asked for. Second derivatives are those of backsolve alone:
+the peers have none, which their entry says. Tolerances of the fixed point are such that both gradients are right to
+about 1e-10. The parts of our forward pass (Clarabel one by one, as one block-diagonal program, and the KKT system) are
+apart. Peers live in an environment of their own; all entries take turns, round after round. Writes
+results/implicit_qp.json.
 
     python benchmarks/implicit_qp.py --make-environment FOLDER
     python benchmarks/implicit_qp.py --environment FOLDER [--rounds N]
