@@ -1,0 +1,5 @@
+"""Ways to differentiate a solve, done right, and compared on your own problem."""
+
+from .program import unroll
+
+__all__ = ["unroll"]
