@@ -1,0 +1,42 @@
+"""Peak memory of a computation in torch."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .memory import allocated, available
+
+__all__ = ["peak_bytes"]
+
+
+class _Watch(TorchDispatchMode):
+    """Reads the allocator's account after every operation of torch, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.peak = max(self.peak, allocated())
+        return out
+
+
+def peak_bytes(run: Callable[[], Any]) -> int | None:
+    """The most bytes that were in use after any operation of `run`, above what was before; None if not known.
+
+    What an operation needs and frees within itself is not seen; factors of a solve are, as they stay until the backward.
+    """
+    if not available():
+        return None
+    gc.collect()
+    before = allocated()
+    with _Watch() as watch:
+        result = run()
+        watch.peak = max(watch.peak, allocated())
+    del result
+    return max(watch.peak - before, 0)
