@@ -44,17 +44,17 @@ def compare(
     loss : callable
         Maps x to a real number.
     wrt : array or sequence of arrays, optional
-        Parameters, with A and b given as functions of them, ``A(*wrt)`` and ``b(*wrt)``. By default the values of A (of a
-        `MatrixFree` its parameters) and b.
+        Parameters, with A and b given as functions of them, ``A(*wrt)`` and ``b(*wrt)``. By default the values of A (of
+        a `MatrixFree` its parameters) and b.
     methods : sequence, optional
-        Names of `WAYS`, or objects such as ``gradients.Unrolled(iterations=50)``, in the order of the table. All of `WAYS`
-        by default.
+        Names of `WAYS`, or objects such as ``gradients.Unrolled(iterations=50)``, in the order of the table. All of
+        `WAYS` by default.
     solve : dict, optional
         Options of `backsolve.solve` for the solves of implicit ways: method, M, assume, rtol, atol, adjoint.
     reference : array (size,), optional
-        The gradient to measure against, the parameters one after the other. By default the most accurate one that can be
-        made here: direct solves in double precision with residuals in extended precision, and of a large matrix-free A
-        the smallest tolerance that its Krylov method reaches. The table says which.
+        The gradient to measure against, the parameters one after the other. By default the most accurate one that can
+        be made here: direct solves in double precision with residuals in extended precision, and of a large matrix-free
+        A the smallest tolerance that its Krylov method reaches. The table says which.
     repeats : int, optional
         Runs that are timed, fewer where one takes seconds. One before them is not.
 
@@ -66,15 +66,14 @@ def compare(
     Raises
     ------
     TypeError, ValueError
-        If arguments do not fit, or a way that was named is none for this problem. Ways of the default list that are none,
-        and those whose solves fail, are left out, and `Comparison.left_out` says why.
+        If arguments do not fit, or a way that was named is none for this problem. Ways of the default list that are
+        none, and those whose solves fail, are left out, and `Comparison.left_out` says why.
 
     Notes
     -----
     *Time* is that of the wall, for loss and gradient together. *Peak memory* is by the account of the C library's
-    allocator, read after every operation of torch in a run of its own: it has what torch, NumPy and the engines hold, and
-    not what a kernel needs and frees within itself. It is None where the C library has none (glibc has). In JAX it is what
-    the compiler reserved for the compiled gradient, so it has no factors that the host makes.
+    allocator, read after every operation of torch in a run of its own: it has what torch, NumPy and the engines hold,
+    and not what a kernel needs and frees within itself. It is None where the C library keeps none (glibc does).
 
     Examples
     --------
@@ -114,8 +113,8 @@ def _problem(A: Any, b: Any, loss: Callable, wrt: Any, solve: dict[str, Any]) ->
         given = [part for part in (A, b) if isinstance(part, AbstractLinearOperator) or hasattr(part, "dtype")]
         if len(given) < 2:
             raise TypeError(
-                f"compare: without wrt, A must be a matrix or an operator and b an array; got {describe(A)} and {describe(b)}: "
-                "name the parameters of functions in wrt."
+                f"compare: without wrt, A must be a matrix or an operator and b an array; got {describe(A)} and "
+                f"{describe(b)}: name the parameters of functions in wrt."
             )
     else:
         given = [wrt] if hasattr(wrt, "dtype") else list(wrt)
@@ -125,8 +124,8 @@ def _problem(A: Any, b: Any, loss: Callable, wrt: Any, solve: dict[str, Any]) ->
     problem = import_module(f".{name}_problem", __package__).problem(A, b, loss, wrt, solve)
     if problem.A.batch_shape or len(problem.b.shape) > 2:
         raise ValueError(
-            f"compare: A must be one matrix and b of shape (n,) or (n, k); got {problem.A!r} and {describe(problem.b)}: "
-            "compare one of a batch."
+            f"compare: A must be one matrix and b of shape (n,) or (n, k); got {problem.A!r} and "
+            f"{describe(problem.b)}: compare one of a batch."
         )
     return problem
 

@@ -46,10 +46,10 @@ def finite_differences(
 ) -> Directional:
     """Derivatives of f at a point along directions.
 
-    f'(v) = Im f(v + i h d) / h + O(h²) has no subtraction, so h may be 1e-20 and the error is rounding (Squire and Trapp
-    1998, doi:10.1137/S003614459631241X). It holds for analytic functions only, and what is not, such as |x|, may follow
-    complex numbers and be wrong. So `analytic`, f for complex vectors or None where it has no complex value, is trusted
-    if central differences agree.
+    f'(v) = Im f(v + i h d) / h + O(h²) has no subtraction, so h may be 1e-20 and the error is rounding (Squire and
+    Trapp 1998, doi:10.1137/S003614459631241X). It holds for analytic functions only, and what is not, such as |x|, may
+    follow complex numbers and be wrong. So `analytic`, f for complex vectors or None where it has no complex value, is
+    trusted if central differences agree.
     """
     central, step = _scanned(f, at, directions[0])
     if analytic is not None:
@@ -86,6 +86,8 @@ def _scanned(f: Callable[[np.ndarray], float], at: np.ndarray, d: np.ndarray) ->
             last = error
     change = np.abs(np.diff(found))
     if not np.isfinite(change).any():
-        raise last or ValueError("finite differences: the loss is not finite near the parameters: nothing can be compared.")
+        raise last or ValueError(
+            "finite differences: the loss is not finite near the parameters: nothing can be compared."
+        )
     best = int(np.nanargmin(np.where(np.isfinite(change), change, np.nan)))
     return float(found[best + 1]), float(_STEPS[best + 1])

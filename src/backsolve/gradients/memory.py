@@ -1,8 +1,9 @@
 """The bytes that the allocator of the process has handed out, by its own account.
 
-torch, NumPy and the sparse engines all get their memory from the C library's malloc, so one account has them all: torch's
-profiler would miss the arrays of NumPy, which products of sparse matrices write and autograd keeps, and `tracemalloc`
-would miss torch's. Resident memory (peak RSS) counts pages, and does not fall when blocks are freed to be used again.
+torch, NumPy and the sparse engines all get their memory from the C library's malloc, so one account has them all:
+torch's profiler would miss the arrays of NumPy, which products of sparse matrices write and autograd keeps, and
+`tracemalloc` would miss torch's. Resident memory (peak RSS) counts pages, and does not fall when blocks are freed to be
+used again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["allocated", "available"]
 class _Account(ctypes.Structure):
     """struct mallinfo2 of glibc 2.33 and later."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         (name, ctypes.c_size_t)
         for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
     ]

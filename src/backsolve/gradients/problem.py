@@ -130,7 +130,7 @@ class AbstractProblem:
         return np.concatenate(parts)
 
     def value(self, tally: Tally) -> Callable[[np.ndarray], float]:
-        """The loss as a function of parameters, for differences: solved as well as can be, nothing taken for granted."""
+        """The loss as a function of parameters, for differences: solved as well as can be, nothing assumed."""
         options: dict[str, Any] = {"assume": "general"}
         if self.kind == "free":
             method, M = self.krylov
@@ -141,7 +141,7 @@ class AbstractProblem:
         return lambda vector: float(self.loss_at(vector, options, tally))
 
     def complex_value(self, tally: Tally) -> Callable[[np.ndarray], complex | None] | None:
-        """The same of complex parameters; None of a MatrixFree A, since no residual tells of an imaginary part so small."""
+        """The same of complex parameters; None of a MatrixFree A: no residual tells of so small an imaginary part."""
         if self.kind == "free":
             return None
         options = {"method": _DIRECT[self.kind], "assume": "general"}
@@ -179,7 +179,9 @@ class AbstractProblem:
             def solver(A: Any, b: Any) -> Any:
                 return solve_with_info(A.toarray(), b, method=LU(extended=True)).x
 
-            return exact.differentiate(solver), "implicit, A written out, LU refined with residuals in extended precision"
+            return exact.differentiate(
+                solver
+            ), "implicit, A written out, LU refined with residuals in extended precision"
         return self._tightest(exact)
 
     def _tightest(self, exact: AbstractProblem) -> tuple[np.ndarray, str]:
@@ -196,5 +198,3 @@ class AbstractProblem:
             f"compare: no reference, as {method} does not reach a residual of 1e-10: give one with reference=, "
             "or a preconditioner in solve={'M': ...}."
         )
-
-

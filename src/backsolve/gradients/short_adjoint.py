@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dispatch import frontend_of, inputs
+from ..dispatch import inputs
 from ..errors import describe
 from ..methods import Neumann
 from .program import Program, check_count
@@ -21,8 +21,8 @@ def neumann_adjoint(
     """Solve A x = b in full, and differentiate it by the first terms of a series for the adjoint.
 
     The adjoint Aᴴ λ = g is replaced by λ_T = Σ_{j<T} (I - ω Mᴴ Aᴴ)ʲ ω Mᴴ g, of T `terms`: T - 1 products instead of a
-    solve. With T = 1 this is one-step, or Jacobian-free, differentiation. λ_T leaves out (I - ω Mᴴ Aᴴ)ᵀ λ, which is most
-    of λ unless M is close to A⁻¹: know the error (`adjoint_bound`, `compare`) before you train with it.
+    solve. With T = 1 this is one-step, or Jacobian-free, differentiation. λ_T leaves out (I - ω Mᴴ Aᴴ)ᵀ λ, which is
+    most of λ unless M is close to A⁻¹: know the error (`adjoint_bound`, `compare`) before you train with it.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def neumann_adjoint(
 
     References
     ----------
-    Fung et al. 2022 (JFB), arXiv:2103.12803; Bolte, Pauwels and Vaiter 2023 (one-step), arXiv:2305.13768; Lorraine, Vicol
-    and Duvenaud 2020 (Neumann), arXiv:1911.02590.
+    Fung et al. 2022 (JFB), arXiv:2103.12803; Bolte, Pauwels and Vaiter 2023 (one-step), arXiv:2305.13768; Lorraine,
+    Vicol and Duvenaud 2020 (Neumann), arXiv:1911.02590.
 
     Examples
     --------
@@ -85,10 +85,10 @@ def solved(A: Any, b: Any, program: Program, options: dict, tally: Any = None) -
 def adjoint_bound(A: Any, g: Any, *, terms: int) -> float:
     """Bound the error of a truncated Neumann adjoint: norm(λ_T - A⁻ᴴ g, inf) <= the number returned.
 
-    With q = norm(I - D⁻ᴴ Aᴴ, inf) < 1, as it is for matrices that are strictly diagonally dominant by columns, the error
-    is at most norm(D⁻ᴴ (g - Aᴴ λ_T), inf) / (1 - q), rounding included, and falls like qᵀ. The gradient with respect to
-    entry (i, j) of A, -λ_i conj(x_j), is then off by no more than this times |x_j|, that with respect to b by no more
-    than this.
+    With q = norm(I - D⁻ᴴ Aᴴ, inf) < 1, as it is for matrices that are strictly diagonally dominant by columns, the
+    error is at most norm(D⁻ᴴ (g - Aᴴ λ_T), inf) / (1 - q), rounding included, and falls like qᵀ. The gradient with
+    respect to entry (i, j) of A, -λ_i conj(x_j), is then off by no more than this times |x_j|, that with respect to b by
+    no more than this.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def adjoint_bound(A: Any, g: Any, *, terms: int) -> float:
 def bound_of(A: Any, g: np.ndarray, terms: int) -> float:
     """`adjoint_bound` on plain arrays; the series is summed here, as its rounding is part of the bound."""
     frontend, A, _ = inputs(A, g, None)
-    values = frontend_of(A).canonical(A, A.data, np.result_type(A.data, g))
+    values = frontend.canonical(A, A.data, np.result_type(A.data, g))
     plain = A.on(values[None])
     g = np.asarray(g, values.dtype).reshape(1, A.shape[0], -1)
     structure = plain.structure

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .memory import allocated, available
@@ -26,13 +28,22 @@ class _Watch(TorchDispatchMode):
         return out
 
 
+@cache
+def _loaded() -> None:
+    """Whatever torch imports when a mode is first used is no memory of a gradient."""
+    v = torch.ones(2, requires_grad=True)
+    with _Watch():
+        torch.autograd.grad(v.square().sum(), v)
+
+
 def peak_bytes(run: Callable[[], Any]) -> int | None:
     """The most bytes that were in use after any operation of `run`, above what was before; None if not known.
 
-    What an operation needs and frees within itself is not seen; factors of a solve are, as they stay until the backward.
+    What an operation needs and frees within itself is not seen; factors of a solve are: they stay until the backward.
     """
     if not available():
         return None
+    _loaded()
     gc.collect()
     before = allocated()
     with _Watch() as watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,10 +64,13 @@ def _recorded(step: Any, system: System, state: Any, count: int, segment: int | 
     if segment is None or not torch.is_grad_enabled():
         return _steps(step, system, state, count)
     for done in range(0, count, segment):
-        some = min(segment, count - done)
-        again = lambda *parts, kind=type(state), some=some: _steps(step, system, kind(*parts), some)  # noqa: E731
-        state = checkpoint(again, *state, use_reentrant=False, preserve_rng_state=False)
+        segment_of = partial(_segment, step, system, type(state), min(segment, count - done))
+        state = checkpoint(segment_of, *state, use_reentrant=False, preserve_rng_state=False)
     return state
+
+
+def _segment(step: Any, system: System, kind: Any, count: int, *parts: torch.Tensor) -> Any:
+    return _steps(step, system, kind(*parts), count)
 
 
 def _steps(step: Any, system: System, state: Any, count: int) -> Any:

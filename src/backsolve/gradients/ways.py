@@ -72,7 +72,7 @@ class Implicit(AbstractWay):
     rtol : float, optional
         Target of both solves, of an iterative method; without it the solve that `compare` was given.
     method, M
-        Of `backsolve.solve`; by default that of `compare`, or with `rtol` the Krylov method for what A is declared to be.
+        Of `backsolve.solve`; by default that of `compare`, or with `rtol` the Krylov method for what A is declared.
 
     Examples
     --------
@@ -264,7 +264,9 @@ class FiniteDifferences(AbstractWay):
     def __post_init__(self):
         check_count("FiniteDifferences", "directions", self.directions, 1)
         if not isinstance(self.complex_step, bool):
-            raise ValueError(f"FiniteDifferences: complex_step must be True or False; got {describe(self.complex_step)}.")
+            raise ValueError(
+                f"FiniteDifferences: complex_step must be True or False; got {describe(self.complex_step)}."
+            )
 
     def run(self, problem: Any) -> Found:
         """A solve for each value of the loss."""
@@ -289,8 +291,8 @@ class FiniteDifferences(AbstractWay):
 class SampledEntries(AbstractWay):
     """Implicit differentiation, of which a random share of the entries of the gradient by A is computed.
 
-    Each entry -λ_i conj(x_j) that is drawn counts for all, so that the mean is the gradient. Both solves are made in full:
-    leaving out rows and columns of A instead would solve another system.
+    Each entry -λ_i conj(x_j) that is drawn counts for all, so that the mean is the gradient. Both solves are made in
+    full: leaving out rows and columns of A instead would solve another system.
 
     Parameters
     ----------
