@@ -1,6 +1,6 @@
 """What do the ways to differentiate a solve cost, and how wrong are they?
 
-curse       errors of forward, unrolled and implicit gradients by iterations: the curse of unrolling, and where it is not
+curse       errors of forward, unrolled and implicit gradients by iterations: the curse of unrolling, and its absence
 memory      peak memory of unrolling over that of implicit differentiation, by iterations
 tolerance   error of the implicit gradient by its two tolerances
 ways        `gradients.compare` on dense, diffusion, convection and circuit matrices

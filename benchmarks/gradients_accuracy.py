@@ -26,9 +26,7 @@ def tolerances(side: int) -> dict[str, Any]:
     grid, found = Diffusion(side), {}
     for field, given in (("smooth", "constant"), ("log-normal", "random")):
         k, b = coefficient(side, field).requires_grad_(), right_side(side, given)
-        (truth,) = torch.autograd.grad(
-            bs.solve(grid.matrix(k), b, method=bs.SuperLU(extended=True)).square().mean(), k
-        )
+        (truth,) = torch.autograd.grad(bs.solve(grid.matrix(k), b, method=bs.SuperLU(extended=True)).square().mean(), k)
 
         def error(forward: float, backward: float, k: Any = k, b: Any = b, truth: Any = truth) -> float:
             adjoint = bs.Adjoint(rtol=backward)

@@ -33,7 +33,7 @@ def timed(forward: Callable[[], Any], wanted: Any) -> dict[str, Any]:
 
 
 def exponent(sizes: list[int], times: list[float]) -> dict[str, float]:
-    """Slope of log time over log size by least squares, its standard error, and the least and most between neighbours."""
+    """Slope of log time over log size by least squares, its standard error, and the extremes of neighbours."""
     x, y = np.log(sizes), np.log(np.maximum(times, 1e-7))
     slope, intercept = np.polyfit(x, y, 1)
     off = y - slope * x - intercept
@@ -83,13 +83,22 @@ def one_entry(n: int) -> dict[str, Any]:
 def run(small: bool) -> dict[str, Any]:
     """Each kind over its sizes, and unrolling over its iterations."""
     sides = (16, 32, 64) if small else (32, 64, 128, 256)
+    many = (1000, 10_000) if small else (1000, 10_000, 100_000, 1_000_000)
+    steps = (25, 50) if small else (50, 100, 200, 400)
+
+    def direct(side: int) -> dict[str, Any]:
+        return sparse(side, method="superlu")
+
+    def krylov(side: int) -> dict[str, Any]:
+        return sparse(side, method="cg", M="jacobi", rtol=1e-8)
+
     kinds: dict[str, tuple[str, Callable[[int], Any], tuple[int, ...]]] = {
         "dense LU": ("n", dense, (100, 200, 400) if small else (200, 400, 800, 1600)),
-        "sparse direct": ("n", lambda side: sparse(side, method="superlu"), sides),
-        "Krylov: cg, Jacobi, rtol 1e-8": ("n", lambda side: sparse(side, method="cg", M="jacobi", rtol=1e-8), sides[:3]),
+        "sparse direct": ("n", direct, sides),
+        "Krylov: cg, Jacobi, rtol 1e-8": ("n", krylov, sides[:3]),
         "unrolled cg, 50 iterations": ("n", lambda side: unrolled(side, 50), sides),
-        "local.functional, one entry": ("n", one_entry, (1000, 10_000) if small else (1000, 10_000, 100_000, 1_000_000)),
-        "unrolled cg, 64²": ("iterations", lambda count: unrolled(64, count), (25, 50) if small else (50, 100, 200, 400)),
+        "local.functional, one entry": ("n", one_entry, many),
+        "unrolled cg, 64²": ("iterations", lambda count: unrolled(64, count), steps),
     }
     found = {}
     for name, (by, make, sizes) in kinds.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def reached(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     told: dict[str, float | None] = {}
     for factor in FACTORS:
         told[str(factor)] = None
-        for one, two in zip(rows, rows[1:], strict=False):
+        for one, two in pairwise(rows):
             if one["ratio"] <= factor <= two["ratio"]:
                 share = (factor - one["ratio"]) / (two["ratio"] - one["ratio"])
                 told[str(factor)] = round(one["iterations"] + share * (two["iterations"] - one["iterations"]))

@@ -1,4 +1,4 @@
-"""Diffusion by cells, as a function of its coefficient: as a sparse matrix, and as a function that no matrix stands for."""
+"""Diffusion by cells, as a function of its coefficient: a sparse matrix, or a function without one."""
 
 from __future__ import annotations
 

@@ -142,7 +142,9 @@ class Unrolled(AbstractWay):
     name: ClassVar[str] = "unrolled"
 
     def __post_init__(self):
-        self._program(self.method or "cg", 1 if self.iterations is None else self.iterations)
+        if self.iterations is not None:
+            check_count("unroll", "iterations", self.iterations, 0)
+        self._program(self.method or "cg", self.iterations or 1)
 
     def _program(self, method: str, iterations: int) -> Program:
         truncate, checkpoint = (
