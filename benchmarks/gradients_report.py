@@ -48,7 +48,8 @@ def memory(part: dict[str, Any]) -> str:
     for name, told in part["found"].items():
         keys = ("unrolled", "checkpointed", "implicit")
         rows = [
-            [str(r["iterations"]), *(f"{r[key] / 1e6:.3g}" for key in keys), f"{r['ratio']:.3g}"] for r in told["rows"]
+            [str(r["iterations"]), *(f"{r[key] / 1e6:.3g}" if key in r else "" for key in keys), f"{r['ratio']:.3g}"]
+            for r in told["rows"]
         ]
         reached = ", ".join(f"{f}x at {k:,}" for f, k in told["reached"].items() if k is not None)
         text.append(f"### A as a {name}: {told['unknowns']:,} unknowns\n")
@@ -166,9 +167,9 @@ def plot(parts: dict[str, Any], path: Path) -> None:
 def bytes_by(left: Any, right: Any, found: dict[str, Any]) -> None:
     """Bytes for the first of the problems, ratios for all."""
     name, told = next(iter(found.items()))
-    at = [row["iterations"] for row in told["rows"]]
     for key, colour in (("unrolled", "tab:orange"), ("checkpointed", "tab:green"), ("implicit", "tab:blue")):
-        left.plot(at, [row[key] / 1e6 for row in told["rows"]], "o-", color=colour, label=key, markersize=4)
+        drawn = [(row["iterations"], row[key] / 1e6) for row in told["rows"] if key in row]
+        left.plot(*zip(*drawn, strict=True), "o-", color=colour, label=key, markersize=4)
     left.set(xscale="log", yscale="log", xlabel="iterations of CG", ylabel="peak memory, MB", title=f"A: {name}")
     left.legend(fontsize=8)
     for name, told in found.items():

@@ -87,7 +87,7 @@ def adjoint_bound(A: Any, g: Any, *, terms: int) -> float:
 
     With q = norm(I - D⁻ᴴ Aᴴ, inf) < 1, as it is for matrices that are strictly diagonally dominant by columns, the
     error is at most norm(D⁻ᴴ (g - Aᴴ λ_T), inf) / (1 - q), rounding included, and falls like qᵀ. The gradient with
-    respect to entry (i, j) of A, -λ_i conj(x_j), is then off by no more than this times |x_j|, that with respect to b by
+    respect to entry (i, j) of A, -λ_i conj(x_j), is then off by no more than this times |x_j|, that by b by
     no more than this.
 
     Parameters

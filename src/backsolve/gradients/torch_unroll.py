@@ -75,8 +75,16 @@ def _segment(step: Any, system: System, kind: Any, count: int, *parts: torch.Ten
 
 def _steps(step: Any, system: System, state: Any, count: int) -> Any:
     for _ in range(count):
+        if _ended(state):
+            break
         state = step(system, state)
     return state
+
+
+def _ended(state: Any) -> bool:
+    """Whether no column of CG goes on; a transform hides that."""
+    live = getattr(state, "live", None)
+    return live is not None and not torch._C._are_functorch_transforms_active() and not bool(live.any())
 
 
 def _continued(program: Program, system: System, state: Any) -> Any:
