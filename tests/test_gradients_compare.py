@@ -236,3 +236,51 @@ def test_bad_arguments_get_one_sentence(change, error, message):
 def test_bad_options_of_ways_get_one_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_jax():
+    """The same table of compiled gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64():
+        A, b = stated("contraction", 36)
+        A, b = A.with_data(jnp.asarray(A.data.numpy())), jnp.asarray(b.numpy())
+        ways = ["implicit", Unrolled(iterations=60), Unrolled(iterations=60, checkpoint=8), NeumannAdjoint(3)]
+        ways += [Unrolled(iterations=60, truncate=1), SampledEntries(1.0), FiniteDifferences()]
+        found = gradients.compare(A, b, lambda x: (x**2).sum(), methods=ways, repeats=1)
+    truth = true_gradient(*stated("contraction", 36))
+    assert np.linalg.norm(found.reference_gradient - truth) <= 1e-12 * np.linalg.norm(truth)
+    implicit, whole, saved, series, one, sampled, differences = found.rows
+    assert implicit.error < 1e-12 and implicit.solves == 2 and sampled.error < 1e-12
+    assert whole.error < 1e-4 and saved.error == pytest.approx(whole.error, rel=1e-6)
+    assert saved.peak_bytes < whole.peak_bytes and whole.matvecs == 120
+    assert 0.05 < series.error < one.error < 1
+    assert differences.error < 1e-9 and differences.note.startswith("complex step")
+    with pytest.raises(ValueError, match=r"jax_enable_x64"):
+        gradients.compare(jnp.eye(3), jnp.ones(3), jnp.sum)
+
+
+def test_unrolling_in_jax():
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64():
+        A, b = stated(n=25)
+        data, b = jnp.asarray(A.data.numpy()), jnp.asarray(b.numpy())
+
+        def total(data, b, **options):
+            return jnp.sum(jnp.linspace(1, 2, 25) * gradients.unroll(A.with_data(data), b, **options))
+
+        def of_torch(**options):
+            w, t = A.data.clone().requires_grad_(), torch.tensor(np.asarray(b)).requires_grad_()
+            x = gradients.unroll(A.with_data(w), t, **options)
+            return torch.autograd.grad((torch.linspace(1, 2, 25, dtype=torch.float64) * x).sum(), (w, t))
+
+        for options in ({"M": "jacobi"}, {"method": "chebyshev", "bounds": (0.2, 8.0), "truncate": 3}):
+            found = jax.jit(jax.grad(lambda w, b, o=options: total(w, b, iterations=8, **o), (0, 1)))(data, b)
+            for g, same in zip(found, of_torch(iterations=8, **options), strict=True):
+                np.testing.assert_allclose(g, same.numpy(), rtol=1e-9, atol=1e-12)
+        with pytest.raises(ValueError, match="'chebyshev' needs bounds"):
+            total(data, b, iterations=3, method="chebyshev")
+        assert jnp.isnan(total(-data, b, iterations=3))

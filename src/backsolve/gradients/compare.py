@@ -73,7 +73,9 @@ def compare(
     -----
     *Time* is that of the wall, for loss and gradient together. *Peak memory* is by the account of the C library's
     allocator, read after every operation of torch in a run of its own: it has what torch, NumPy and the engines hold,
-    and not what a kernel needs and frees within itself. It is None where the C library keeps none (glibc does).
+    and not what a kernel needs and frees within itself. It is None where the C library keeps none (glibc does). In JAX
+    it is what the compiler reserved for the compiled gradient, without what the host makes when it is called, and None
+    of ways that run eagerly; products of unrolled iterations are counted there by their number.
 
     Examples
     --------
@@ -151,7 +153,7 @@ def _measured(way: AbstractWay, problem: AbstractProblem, truth: np.ndarray, rep
         times.append(time.perf_counter() - start)
     peak = problem.peak_bytes(run)
     iterations = way.iterations_made or found.tally.iterations or None
-    bound, scale = found.bound, float(np.abs(truth).max(initial=0.0))
+    bound, scale = way.bound(problem), float(np.abs(truth).max(initial=0.0))
     return Row(
         method=way.label,
         **_errors(found, truth),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from ..methods import LU, METHODS, SuperLU
 from ..methods.iterative import IterativeMethod
 from ..operators import AbstractLinearOperator
 from .program import Program
-from .short_adjoint import bound_of
+from .short_adjoint import bound_of, solved
 from .tally import Tally
 
-__all__ = ["AbstractProblem"]
+__all__ = ["AbstractProblem", "places"]
 
 _MOST_ITERATIONS = 500
 _DENSE_UP_TO = 500
@@ -87,6 +88,10 @@ class AbstractProblem:
     def stepped(self, program: Program, tally: Tally) -> Callable:
         """A solver that is unrolled."""
         return lambda A, b: program.run(A, b, tally)
+
+    def shortened(self, program: Program, tally: Tally) -> Callable:
+        """A solver whose adjoint is a truncated series."""
+        return lambda A, b: solved(A, b, program, self.solve, tally)
 
     @property
     def krylov(self) -> tuple[Any, Any]:
@@ -198,3 +203,12 @@ class AbstractProblem:
             f"compare: no reference, as {method} does not reach a residual of 1e-10: give one with reference=, "
             "or a preconditioner in solve={'M': ...}."
         )
+
+
+def places(A: AbstractLinearOperator) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each number of `data`, in its order."""
+    if A.structure.kind == "dense":
+        return np.divmod(np.arange(prod(A.shape)), A.shape[1])
+    pattern, slots = A.structure, getattr(A, "slots", None)
+    rows, columns = np.asarray(pattern.rows), np.asarray(pattern.indices)
+    return (rows, columns) if slots is None else (rows[slots], columns[slots])

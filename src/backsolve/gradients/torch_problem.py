@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..api import aslinearoperator, solve_with_info
 from ..dispatch import inputs
 from ..errors import describe
 from ..operators import AbstractLinearOperator, flatten
-from .problem import AbstractProblem
+from .problem import AbstractProblem, places
 from .tally import Tally
 from .torch_adjoint import detached
 from .torch_memory import peak_bytes
@@ -85,7 +84,7 @@ class Problem(AbstractProblem):
         back = solve_with_info(constant.H, torch.from_numpy(self.cotangent(sol.x)), **self.solve)
         tally.solved(sol)
         tally.solved(back)
-        rows, columns = _places(A)
+        rows, columns = places(A)
         drawn = rng.choice(rows.size, max(round(share * rows.size), 1), replace=False)
         lam, x = (t.reshape(A.shape[0], -1) for t in (back.x, sol.x))
         entries = -(lam[rows[drawn]] * x[columns[drawn]].conj()).sum(1) * (rows.size / drawn.size)
@@ -154,12 +153,3 @@ def _parts(vector: np.ndarray, params: list[torch.Tensor]) -> list[np.ndarray]:
 def _flat(found: Any, params: list[torch.Tensor]) -> np.ndarray:
     filled = (torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True))
     return np.concatenate([g.detach().reshape(-1).double().numpy() for g in filled])
-
-
-def _places(A: AbstractLinearOperator) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each number of `data`, in its order."""
-    if A.structure.kind == "dense":
-        return np.divmod(np.arange(prod(A.shape)), A.shape[1])
-    pattern, slots = A.structure, getattr(A, "slots", None)
-    rows, columns = np.asarray(pattern.rows), np.asarray(pattern.indices)
-    return (rows, columns) if slots is None else (rows[slots], columns[slots])

@@ -11,7 +11,7 @@ from ..errors import describe
 from ..options import check_tolerance
 from .differences import Directional, directions_of, finite_differences
 from .program import Program, check_count
-from .short_adjoint import series, solved
+from .short_adjoint import series
 from .tally import Tally
 
 __all__ = [
@@ -34,8 +34,6 @@ class Found(NamedTuple):
     """All of it, or None where only `along` is known."""
     tally: Tally
     along: Directional | None = None
-    bound: float | None = None
-    """Proven, of the largest error of any entry; NaN or None if there is none."""
     note: str = ""
 
 
@@ -51,6 +49,10 @@ class AbstractWay:
     def run(self, problem: Any) -> Found:
         """The gradient; repeatable."""
         raise NotImplementedError
+
+    def bound(self, problem: Any) -> float | None:
+        """A proven bound of the largest error of any entry; infinite where its condition fails, None without one."""
+        return None
 
     @property
     def label(self) -> str:
@@ -223,8 +225,12 @@ class NeumannAdjoint(AbstractWay):
     def run(self, problem: Any) -> Found:
         """One solve, and a series."""
         tally, program = Tally(), series(self.terms)
-        gradient = problem.differentiate(lambda A, b: solved(A, b, program, problem.solve, tally))
-        return Found(gradient, tally.settle(), bound=problem.neumann_bound(self.terms))
+        gradient = problem.differentiate(problem.shortened(program, tally))
+        return Found(gradient, tally.settle())
+
+    def bound(self, problem: Any) -> float | None:
+        """Of the adjoint, times what multiplies it."""
+        return problem.neumann_bound(self.terms)
 
     @property
     def label(self) -> str:
