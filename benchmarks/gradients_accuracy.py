@@ -55,13 +55,13 @@ def problems(sides: tuple[int, ...], data: Path | None) -> Iterator[tuple[str, t
     every += [Unrolled(checkpoint=True), NeumannAdjoint(1), NeumannAdjoint(10), NeumannAdjoint(100)]
     every += [few, SampledEntries(0.1)]
     yield "dense, n = 1,000", (dense, torch.ones(1000, dtype=torch.float64)), {}, every
-    for side in sides:
+    for side, field in (*((side, "smooth") for side in sides), (sides[0], "log-normal")):
         grid = Diffusion(side)
-        options = {"wrt": coefficient(side, "log-normal"), "solve": {"assume": "spd"}}
+        options = {"wrt": coefficient(side, field), "solve": {"assume": "spd"}}
         ways = every if side <= 128 else [way for way in every if way not in (few, Unrolled(), NeumannAdjoint(100))]
         ways = ways if side <= 256 else [Implicit(), Implicit(rtol=1e-3), NeumannAdjoint(1), SampledEntries(0.1)]
         steps = [Unrolled(iterations=k, method="cg", M="jacobi") for k in (50, 100, 200)] if side <= 128 else []
-        yield f"diffusion, {side}²", (grid.matrix, right_side(side, "random")), options, ways + steps
+        yield f"diffusion, {field} k, {side}²", (grid.matrix, right_side(side, "random")), options, ways + steps
     wind = bs.aslinearoperator(laplacian(128, 0.5))
     A = wind.with_data(torch.from_numpy(wind.data))
     yield "convection, 128²", (A, right_side(128, "random")), {}, every
@@ -82,7 +82,11 @@ def compared(sides: tuple[int, ...], data: Path | None, loss: Callable = mean_sq
     for name, (A, b), options, ways in problems(sides, data):
         table = gradients.compare(A, b, loss, methods=ways, repeats=2, **options)
         print(table, flush=True)
-        figure = "gradients_" + "_".join("".join(c for c in word if c.isalnum()) for word in name.split()) + ".png"
+        figure = (
+            "gradients_"
+            + "_".join("".join(c for c in word if c.isascii() and c.isalnum()) for word in name.split())
+            + ".png"
+        )
         table.plot(RESULTS / figure)
         found[name] = json.loads(table.to_json()) | {"figure": figure}
     return found

@@ -18,7 +18,7 @@ from backsolve import gradients
 from backsolve.gradients.torch_memory import peak_bytes
 from backsolve.preconditioners import Function
 
-COUNTS = (15, 60, 240, 600, 1200, 2000, 2800)
+COUNTS = (15, 60, 240, 300, 600, 1200, 2000, 2800)
 _CHECKPOINTED_UP_TO = 600
 FACTORS = (10, 100, 250, 1000)
 
@@ -64,7 +64,7 @@ def run(sides: tuple[int, ...], counts: tuple[int, ...] = COUNTS) -> dict[str, A
     found = {}
     for form in ("function", "sparse"):
         for side in sides:
-            most = max(counts) if side <= 64 else 240
+            most = max(counts) if side <= 64 else 300
             found[f"{form}, {side}²"] = curve(Task(side, form), tuple(c for c in counts if c <= most))
     for name, told in found.items():
         told["reached"] = reached(told["rows"])
