@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from jax_cases import wide  # noqa: F401
 from sklearn.datasets import load_diabetes
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -16,7 +17,6 @@ from backsolve.gradients.fronts import fronts_of
 from backsolve.gradients.inversion import HostFactors
 from backsolve.gradients.probes import Probes
 
-jax.config.update("jax_enable_x64", True)
 SOLVABLE = [name for name in gallery.names() if gallery.problem(name, 30).solvable]
 
 

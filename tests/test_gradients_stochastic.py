@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from jax_cases import wide  # noqa: F401
 
 import backsolve as bs
 from backsolve import gradients, local
@@ -14,7 +15,6 @@ from backsolve.gradients.estimate import Cost, StochasticEstimate
 from backsolve.gradients.visits import path_gradient
 from backsolve.gradients.walking import Rows, walk
 
-jax.config.update("jax_enable_x64", True)
 N, LIMIT = 40, 4.0
 SPARSE = np.array([3, 9, 20]), np.array([1.0, -2.0, 1.0])
 
