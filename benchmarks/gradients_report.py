@@ -151,6 +151,8 @@ def plot(parts: dict[str, Any], path: Path) -> None:
             panel.plot(at, [max(row[key], 1e-16) for row in rows], "o-", color=colour, label=label, markersize=4)
         panel.axhline(1.0, color="0.8", linewidth=0.8, zorder=0)
         panel.set(xscale="log", yscale="log", xlabel="iterations of CG", title=name, ylim=(1e-16, 1e6))
+        panel.set_xticks(at[::2], map(str, at[::2]))
+        panel.set_xticks([], minor=True)
     axes[0, 0].set_ylabel("relative error")
     axes[0, 0].legend(fontsize=8)
     bytes_by(axes[1, 0], axes[1, 1], parts["memory"]["found"])

@@ -176,6 +176,9 @@ def test_failures_are_told():
     b = torch.tensor(p.b)
     with pytest.raises(bs.SolveError, match=r"not positive definite.*method='jacobi'"):
         gradients.unroll(A, b, iterations=10)
+    negative = bs.coo(-torch.ones(4, dtype=torch.float64), (range(4), range(4)), (4, 4))
+    with pytest.raises(bs.SolveError, match="not positive definite"):
+        gradients.unroll(negative, b[:4], method="chebyshev", iterations=10)
     with pytest.raises(bs.SolveError, match=r"diverges.*smaller omega"):
         gradients.unroll(A, b, method="richardson", iterations=3000)
     x = torch.func.vmap(lambda v: gradients.unroll(A, v, iterations=10))(b[None])

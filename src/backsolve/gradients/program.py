@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigvalsh_tridiagonal
 
 from ..dispatch import inputs
-from ..errors import SolveError, describe
+from ..errors import describe
 from ..operators import AbstractLinearOperator
 from ..preconditioners.spectrum import check_bounds
 from .recurrences import RECURRENCES
@@ -198,17 +199,16 @@ def diagonal_inverse(A: AbstractLinearOperator, vector: bool, known: Callable) -
 
 
 def interval(alphas: list[float], betas: list[float]) -> tuple[float, float]:
-    """An interval around the spectrum of M A, from the coefficients of CG.
+    """An interval around the spectrum of M A, from the coefficients of CG, of which the first alpha is positive.
 
     They are the entries of the Lanczos matrix, whose eigenvalues lie inside the spectrum: T_jj = 1/α_j + β_j/α_{j-1},
     T_{j,j+1} = √β_{j+1} / α_j (Saad 2003, section 6.7.3). The largest is raised by a tenth, the smallest halved.
     """
     count = next((j for j, alpha in enumerate(alphas) if not alpha > 0), len(alphas))
-    if not count:
-        raise SolveError(FAILED["indefinite"])
     a, beta = np.array(alphas[:count]), np.array(betas[:count])
     diagonal = 1 / a
     diagonal[1:] += beta[1:] / a[:-1]
     off = np.sqrt(beta[1:]) / a[:-1]
-    values = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
-    return 0.5 * float(values[0]), 1.1 * float(values[-1])
+    values = eigvalsh_tridiagonal(diagonal, off)
+    high = 1.1 * float(values[-1])
+    return max(0.5 * float(values[0]), float(np.finfo(float).eps) * high), high

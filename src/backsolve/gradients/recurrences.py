@@ -31,6 +31,8 @@ class System(NamedTuple):
     """Weight of Richardson's and Jacobi's corrections."""
     bounds: tuple[Any, Any] = (0.0, 0.0)
     """The interval of Chebyshev's iteration."""
+    track: list | None = None
+    """Where a loop that runs eagerly leaves the coefficients of CG."""
 
 
 class Recurrence(NamedTuple):

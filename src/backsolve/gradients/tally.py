@@ -22,7 +22,7 @@ class Tally:
         self._solutions: list[Any] = []
 
     def counted(self, product: Callable) -> Callable:
-        """The product, counted; `hooked` counts its backward where the array has hooks."""
+        """The product, counted, and counted again when its backward runs, where the array has hooks for that."""
 
         def call(v: Any) -> Any:
             self._products += 1

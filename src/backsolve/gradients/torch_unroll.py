@@ -15,6 +15,9 @@ from .recurrences import RECURRENCES, System
 
 __all__ = ["run"]
 
+_PROBES = 20
+"""Steps of CG that look for the spectrum."""
+
 
 def run(program: Program, A: AbstractLinearOperator, b: torch.Tensor, tally: Any) -> torch.Tensor:
     """x after the iterations of `program`."""
@@ -44,7 +47,8 @@ def _system(program: Program, A: AbstractLinearOperator, vector: bool, dtype: to
         M: Any = lambda v: inverse * v  # noqa: E731
     else:
         M = program.M or (lambda v: v)
-    return System(torch, product, M, 0 if vector else -2, torch.finfo(dtype).eps, program.omega)
+    track = [] if program.method == "cg" else None
+    return System(torch, product, M, 0 if vector else -2, torch.finfo(dtype).eps, program.omega, track=track)
 
 
 def _iterate(program: Program, system: System, b: torch.Tensor) -> Any:
@@ -53,8 +57,7 @@ def _iterate(program: Program, system: System, b: torch.Tensor) -> Any:
     constant = program.iterations - program.recorded
     if constant:
         with torch.no_grad():
-            for _ in range(constant):
-                state = step(system, state)
+            state = _steps(step, system, state, constant)
         state = state._replace(r=b - system.A(state.x))  # of the constant x, recorded
     return _recorded(step, system, state, program.recorded, program.checkpoint)
 
@@ -78,6 +81,8 @@ def _steps(step: Any, system: System, state: Any, count: int) -> Any:
         if _ended(state):
             break
         state = step(system, state)
+        if system.track is not None:
+            system.track.append((state.alpha.detach(), state.beta.detach()))
     return state
 
 
@@ -99,7 +104,7 @@ def _continued(program: Program, system: System, state: Any) -> Any:
     if not bool(frozen.any()):
         return state
     left = min(program.iterations - int(state.made[frozen].min()), program.recorded)
-    system = system._replace(bounds=program.bounds or _find(system, state.r))
+    system = system._replace(bounds=program.bounds or _found(system, state.r, frozen), track=None)
     init, step = RECURRENCES["chebyshev"]
     tail = _recorded(step, system, init(system, torch.where(frozen, state.r, 0)), left, program.checkpoint)
     return state._replace(x=state.x + tail.x)
@@ -125,14 +130,34 @@ def _find(system: System, b: torch.Tensor) -> tuple[float, float]:
     init, step = RECURRENCES["cg"]
     noise = torch.randn(b.shape[:-1] if b.ndim > 1 else b.shape, generator=torch.Generator().manual_seed(0))
     probe = noise.to(b) if b.ndim == 1 else noise.to(b)[..., None]
-    state, alphas, betas = init(system, probe), [], []
-    for _ in range(min(20, b.shape[system.axis])):
-        state = step(system, state)
-        alphas.append(state.alpha.reshape(-1))
-        betas.append(state.beta.reshape(-1))
-    per_item = zip(torch.stack(alphas, 1).tolist(), torch.stack(betas, 1).tolist(), strict=True)
-    edges = [interval(a, beta) for a, beta in per_item]
-    return min(low for low, _ in edges), max(high for _, high in edges)
+    system = system._replace(track=[])
+    _steps(step, system, init(system, probe), min(_PROBES, b.shape[system.axis]))
+    low, high = _edges(system, torch.ones_like(probe.select(system.axis, 0), dtype=torch.bool))
+    if not high > low:
+        raise SolveError(FAILED["indefinite"])
+    return low, high
+
+
+def _found(system: System, r: torch.Tensor, frozen: torch.Tensor) -> tuple[float, float]:
+    """The interval for columns that CG has solved: by its own coefficients, and a few more if it made few."""
+    low, high = _edges(system, frozen)
+    if len(system.track or ()) < _PROBES:
+        least, most = _find(system, r)
+        low, high = min(low, least), max(high, most)
+    return low, high
+
+
+def _edges(system: System, which: torch.Tensor) -> tuple[float, float]:
+    """The interval that the coefficients of these columns tell of; an empty one, (inf, 0), where there are none."""
+    low, high = float("inf"), 0.0
+    columns = which.reshape(-1).nonzero()[:, 0]
+    if system.track:
+        alphas, betas = (torch.stack([pair[i].reshape(-1)[columns] for pair in system.track], 1) for i in (0, 1))
+        for alpha, beta in zip(alphas.tolist(), betas.tolist(), strict=True):
+            if alpha[0] > 0:
+                least, most = interval(alpha, beta)
+                low, high = min(low, least), max(high, most)
+    return low, high
 
 
 def _known(d: torch.Tensor) -> Any:

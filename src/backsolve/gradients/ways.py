@@ -199,8 +199,9 @@ class NeumannAdjoint(AbstractWay):
 
     Notes
     -----
-    Where A and b are themselves what is varied, the bound of every entry of the gradient is
-    max(norm(λ_T - λ, inf), 1) of `adjoint_bound` times what multiplies it: |x_j| for A_ij, 1 for b.
+    Where A and b are themselves what is varied, an entry of the gradient is off by no more than `adjoint_bound` times
+    what multiplies λ there, |x_j| for A_ij and 1 for b; the largest of these is the bound of the table, for x as it was
+    solved.
 
     Examples
     --------
