@@ -11,13 +11,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .examination import Examination, examine
 from .vcycle import VCycle
 
 if TYPE_CHECKING:
     from .torch_fit import Fit, fit, load, save
     from .torch_vcycle import LearnedVCycle
 
-__all__ = ["Fit", "LearnedVCycle", "VCycle", "fit", "load", "save"]
+__all__ = ["Examination", "Fit", "LearnedVCycle", "VCycle", "examine", "fit", "load", "save"]
+
+LEARNED = ("LearnedVCycle",)
+"""Classes that checkpoints may name."""
 
 _OF_TORCH = {
     "Fit": "torch_fit",

@@ -41,9 +41,9 @@ def _found_layout(pattern: Any, grid: tuple[int, ...] | None) -> tuple | None:
             continue
         which = np.zeros(2 * n - 1, np.int32)
         which[offsets + (n - 1)] = np.arange(len(offsets))
-        kind = which[steps + (n - 1)]
-        if _stays_inside(shape, directions, kind, rows):
-            return shape, directions, kind * np.int64(n) + rows
+        places = which[steps + (n - 1)] * np.int64(n) + rows
+        if _stays_inside(shape, directions, places):
+            return shape, directions, places
     return None
 
 
@@ -69,12 +69,13 @@ def _directions(shape: tuple[int, ...], offsets: np.ndarray) -> tuple | None:
     return tuple(steps[int(o)] for o in offsets)
 
 
-def _stays_inside(shape: tuple[int, ...], directions: tuple, kind: np.ndarray, rows: np.ndarray) -> bool:
+def _stays_inside(shape: tuple[int, ...], directions: tuple, places: np.ndarray) -> bool:
     """Whether no entry steps over the edge of the grid."""
-    points = np.unravel_index(rows, shape)
-    table = np.array(directions)
-    for axis, n in enumerate(shape):
-        to = points[axis] + table[kind, axis]
-        if to.min() < 0 or to.max() >= n:
-            return False
+    stored = np.zeros((len(directions), *shape), bool)
+    stored.reshape(-1)[places] = True
+    for kind, direction in zip(stored, directions, strict=True):
+        for axis, d in enumerate(direction):
+            edge = (slice(None),) * axis + (-1 if d > 0 else 0,)
+            if d and kind[edge].any():
+                return False
     return True

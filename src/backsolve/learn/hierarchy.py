@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from .stencil import Stencil
 from .transfer import Transfer
 
-__all__ = ["Bottom", "Level", "cycle", "damping_diagonal", "grid_levels", "matrix_levels"]
+__all__ = ["Bottom", "Level", "cycle", "cycle_in_place", "damping_diagonal", "grid_levels", "matrix_levels"]
 
 _SMALL = 64
 """Unknowns of the coarsest level, at most, if it is a grid: it is solved directly."""
@@ -60,6 +60,28 @@ def cycle(levels: Sequence[Any], weights: Sequence[tuple[Any, Any, Any]], r: Any
     x = x + scale * level.prolong(coarse)
     x = x + b * (t - level.scaled(x))
     return x + a * (t - level.scaled(x))
+
+
+def cycle_in_place(levels: Sequence[Any], weights: Sequence[tuple[float, float, float]], r: np.ndarray, at: int = 0):
+    """`cycle` for NumPy, in the arrays that products return: new memory would take as long as the arithmetic."""
+    level = levels[at]
+    if at == len(levels) - 1:
+        return level.solve(r)
+    a, b, scale = weights[min(at, len(weights) - 1)]
+    t = r * level.inverse
+    x, y = level.scaled(t), t * (a + b)
+    x *= -(a * b)
+    x += y
+    np.subtract(t, level.scaled(x), out=y)
+    y *= level.diagonal
+    coarse = cycle_in_place(levels, weights, level.restrict(y), at + 1)
+    coarse *= scale
+    x += level.prolong(coarse)
+    for weight in (b, a):
+        np.subtract(t, level.scaled(x), out=y)
+        y *= weight
+        x += y
+    return x
 
 
 def damping_diagonal(diagonal: np.ndarray, moduli: np.ndarray) -> np.ndarray:

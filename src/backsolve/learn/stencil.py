@@ -78,10 +78,11 @@ class Stencil:
         banded = np.zeros((len(distinct), count), dtype)  # banded[k, column]
         for offset, values in zip(offsets, self.values, strict=True):
             row, band = (values * scale).reshape(-1), banded[distinct.index(offset)]
-            if offset >= 0:
-                band[offset:] += row[: count - offset]
+            low, high = max(0, offset), count + min(0, offset)
+            if len(distinct) == len(offsets):
+                band[low:high] = row[low - offset : high - offset]
             else:
-                band[:offset] += row[-offset:]
+                band[low:high] += row[low - offset : high - offset]
         return sp.dia_array((banded, np.array(distinct)), shape=(count, count))
 
     def distances(self) -> list[tuple[np.ndarray, np.ndarray]]:

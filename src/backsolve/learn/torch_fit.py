@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -289,9 +290,8 @@ def load(path: Any) -> Any:
 
 def _kinds() -> dict[str, type]:
     """Classes that files may name."""
-    from . import LEARNED
-
-    return LEARNED()
+    package = import_module(__package__)
+    return {name: getattr(package, name) for name in package.LEARNED}
 
 
 def _safetensors() -> Any:

@@ -111,41 +111,45 @@ def _restricted(r: np.ndarray, own: np.ndarray, other: np.ndarray, axis: int) ->
 
 
 def _merged(parts: dict, own: np.ndarray, other: np.ndarray, axis: int) -> dict:
-    """Pᵀ A P for the P of one axis: A P by columns first, then by rows.
+    """Pᵀ A P for the P of one axis: A P first, then its rows.
 
     Point i = 2 c + parity belongs to block c, and to that of c - 1 if it is even, of c + 1 if odd.
     """
-    at, n = axis + 1, own.shape[1]
-    m = -(-n // 2)
-    half: dict[tuple, dict] = {0: {}, 1: {}}  # by parity of the row: direction -> entries of A P, (batch, ..., rows, ...)
+    by_columns: tuple[dict, dict] = {}, {}  # for even and odd rows: direction -> entries of A P
+    padded = [np.pad(weights, ((0, 0), (2, 3))) for weights in (own, other)]  # zero for points outside
     for direction, values in parts.items():
         d = direction[axis]
         for parity in (0, 1):
-            rows = values[_cut(at, parity, None, 2)]
-            columns = np.arange(parity, n, 2) + d
-            inside = (columns >= 0) & (columns < n)
-            columns = np.clip(columns, 0, n - 1)
-            side = -1 if (parity + d) % 2 == 0 else 1
-            for weights, block in ((own, (parity + d) // 2), (other, (parity + d) // 2 + side)):
-                _add(half[parity], _turned(direction, axis, block), rows * _along(weights[:, columns] * inside, rows, at))
-    found: dict[tuple, np.ndarray] = {}
+            rows = values[_cut(axis + 1, parity, None, 2)]
+            near, side = (parity + d) // 2, _side(parity + d)
+            for weights, block in zip(padded, (near, near + side), strict=True):
+                columns = weights[:, parity + d + 2 :: 2][:, : rows.shape[axis + 1]]
+                _add(by_columns[parity], _turned(direction, axis, block), rows * _along(columns, rows, axis + 1))
     shape = list(next(iter(parts.values())).shape)
-    shape[at] = m
+    shape[axis + 1] = m = -(-own.shape[1] // 2)
+    found: dict[tuple, np.ndarray] = {}
     for parity in (0, 1):
-        side = -1 if parity == 0 else 1
-        for direction, values in half[parity].items():
-            q, count = direction[axis], values.shape[at]
-            mine = found.setdefault(direction, np.zeros(shape, values.dtype))
-            mine[_cut(at, 0, count)] += values * _along(own[:, parity::2], values, at)
-            target = _turned(direction, axis, q - side)
-            far = found.setdefault(target, np.zeros(shape, values.dtype))
-            weighted = values * _along(other[:, parity::2], values, at)
-            if side < 0:
-                far[_cut(at, 0, count - 1)] += weighted[_cut(at, 1, None)]
-            else:
-                keep = min(count, m - 1)
-                far[_cut(at, 1, keep + 1)] += weighted[_cut(at, 0, keep)]
-    return {d: v for d, v in found.items() if abs(d[axis]) <= 2}
+        side = _side(parity)
+        for direction, values in by_columns[parity].items():
+            count = values.shape[axis + 1]
+            if (mine := found.get(direction)) is None:
+                mine = found[direction] = np.zeros(shape, values.dtype)
+            mine[_cut(axis + 1, 0, count)] += values * _along(own[:, parity::2], values, axis + 1)
+            target = _turned(direction, axis, direction[axis] - side)
+            if abs(target[axis]) > 2:
+                continue  # these weights are zero, as blocks that far have no points in common with A's
+            if (far := found.get(target)) is None:
+                far = found[target] = np.zeros(shape, values.dtype)
+            first, last = (1, count) if side < 0 else (0, min(count, m - 1))
+            part = values[_cut(axis + 1, first, last)]
+            weights = _along(other[:, parity::2][:, first:last], values, axis + 1)
+            far[_cut(axis + 1, first + side, last + side)] += part * weights
+    return found
+
+
+def _side(i: int) -> int:
+    """Where the next block of point i lies: before its own, or after it."""
+    return 1 if i % 2 else -1
 
 
 def _turned(direction: tuple, axis: int, step: int) -> tuple:

@@ -12,7 +12,7 @@ from ..errors import describe
 from ..preconditioners import AbstractPreconditioner, Prepared
 from .cycle_weights import HAND_SET, LARGEST_SCALE, allowed
 from .grid_layout import grid_of
-from .hierarchy import cycle, grid_levels, matrix_levels
+from .hierarchy import cycle_in_place, grid_levels, matrix_levels
 from .stencil import Stencil
 
 __all__ = ["VCycle"]
@@ -124,10 +124,10 @@ class VCycle(AbstractPreconditioner):
             for column in range(v.shape[2]):
                 r = np.ascontiguousarray(v[:, :, column])
                 if len(levels) == 1:
-                    z[:, :, column] = cycle(levels[0], weights, r.reshape(-1)).reshape(batch, -1)
+                    z[:, :, column] = cycle_in_place(levels[0], weights, r.reshape(-1)).reshape(batch, -1)
                 else:
                     for item, own in enumerate(levels):
-                        z[item, :, column] = cycle(own, weights, r[item])
+                        z[item, :, column] = cycle_in_place(own, weights, r[item])
             return z
 
         return Prepared(apply, broken, sum(level.nbytes for own in levels for level in own))
