@@ -12,20 +12,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .examination import Examination, examine
+from .guided import DirectionLog, GuidedCG
+from .guided_preconditioner import GuidedPreconditioner
+from .network import Network
 from .vcycle import VCycle
 
 if TYPE_CHECKING:
+    from .torch_directions import NeuralDirections
     from .torch_fit import Fit, fit, load, save
     from .torch_vcycle import LearnedVCycle
 
-__all__ = ["Examination", "Fit", "LearnedVCycle", "VCycle", "examine", "fit", "load", "save"]
+__all__ = [
+    "DirectionLog",
+    "Examination",
+    "Fit",
+    "GuidedCG",
+    "GuidedPreconditioner",
+    "LearnedVCycle",
+    "Network",
+    "NeuralDirections",
+    "VCycle",
+    "examine",
+    "fit",
+    "load",
+    "save",
+]
 
-LEARNED = ("LearnedVCycle",)
+LEARNED = ("LearnedVCycle", "NeuralDirections")
 """Classes that checkpoints may name."""
 
 _OF_TORCH = {
     "Fit": "torch_fit",
     "LearnedVCycle": "torch_vcycle",
+    "NeuralDirections": "torch_directions",
     "fit": "torch_fit",
     "load": "torch_fit",
     "save": "torch_fit",
