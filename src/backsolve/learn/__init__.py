@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .comparison import TWINS, Report, report
 from .examination import Examination, examine
 from .guided import DirectionLog, GuidedCG
 from .guided_preconditioner import GuidedPreconditioner
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .torch_vcycle import LearnedVCycle
 
 __all__ = [
+    "TWINS",
     "DirectionLog",
     "Examination",
     "Fit",
@@ -31,10 +33,12 @@ __all__ = [
     "LearnedVCycle",
     "Network",
     "NeuralDirections",
+    "Report",
     "VCycle",
     "examine",
     "fit",
     "load",
+    "report",
     "save",
 ]
 

@@ -13,7 +13,6 @@ from ..errors import describe
 from ..methods.cg import curvatures, indefinite_or_singular
 from ..methods.iterative import IterativeMethod
 from ..methods.recurrence import NOT_POSITIVE, OVERFLOW, RUNNING, System, choose, mark, ratio, real_dot, started
-from .network import Network
 
 __all__ = ["DirectionLog", "GuidedCG", "network_of"]
 
@@ -95,6 +94,7 @@ class GuidedCG(IterativeMethod):
     rtol, atol, maxiter, M
         See `IterativeMethod`.
     net : NeuralDirections or Network
+        Or anything whose ``on(pattern, values)`` returns a function (r, M r) -> direction of arrays (n,).
     directions : int
         How many are kept; two vectors each, and two inner products and four updates for each in an iteration.
     least : float
@@ -298,9 +298,9 @@ def _dropped(work: _Work, where: np.ndarray) -> _Work:
     return work._replace(P=P, AP=AP, norms=norms, at=0)
 
 
-def network_of(owner: str, net: Any) -> Network:
-    """The weights of a network, or of a module that has one."""
-    if isinstance(net, Network):
+def network_of(owner: str, net: Any) -> Any:
+    """What has ``on(pattern, values)``, a `Network` mostly, or what a module exports."""
+    if callable(getattr(net, "on", None)):
         return net
     if callable(getattr(net, "export", None)):
         return net.export()
