@@ -29,7 +29,7 @@ class DirectionLog:
     reason : str
         Why the network was switched off: "" (it was not), "no gain" or "nonfinite".
     seconds : dict
-        Spent in "network", "matvec", "preconditioner" and "orthogonalisation".
+        Of the processor, in "network", "matvec", "preconditioner" and "orthogonalisation".
     """
 
     def __init__(self):
@@ -43,9 +43,9 @@ class DirectionLog:
 
     def timed(self, name: str, call: Any, *arguments: Any) -> Any:
         """What a call returns, its time added to one of `seconds`."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = call(*arguments)
-        self.seconds[name] += time.perf_counter() - begin
+        self.seconds[name] += time.process_time() - begin
         return result
 
     def __repr__(self) -> str:
