@@ -1,12 +1,12 @@
 """Do search directions from a network save iterations, and time, beside MIC(.99) and ILU(0)?
 
-Trains `NeuralDirections` on Laplacians of random geometric graphs of 1,024 nodes, and holds conjugate gradients guided by
-it against CG with the same and other preconditioners: in distribution, at 4 and 16 times the size, and on graphs of
+Trains `NeuralDirections` on Laplacians of random geometric graphs of 1,024 nodes, and holds conjugate gradients guided
+by it against CG with the same and other preconditioners: in distribution, at 4 and 16 times the size, and on graphs of
 other kinds, among them real ones. A twin without learning spends the second product of each iteration on M A M r. Then
 the same for FGMRES with ILU(0) on convection and diffusion. Last, what a network with bad weights does. Times are those
 of the processor, one thread.
 
-    OMP_NUM_THREADS=1 python benchmarks/neural_directions.py [--render]
+    OMP_NUM_THREADS=1 python benchmarks/neural_directions.py [--part NAME] [--render]
 
 Writes results/neural_directions.json, .md and .png.
 """
@@ -24,7 +24,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 import torch
-from problems import RESULTS, ROOT, write
+from problems import RESULTS, ROOT, machine, write
 
 import backsolve as bs
 from backsolve import gallery, learn
@@ -45,9 +45,13 @@ def graph(name: str) -> gallery.GraphLaplacian:
     return gallery.GraphLaplacian(sp.csr_array(abs(found)))
 
 
+def said(step: int, loss: float, held_out: float) -> None:
+    print(f"   step {step}: {loss:.3f}, held out {held_out:.3f}")
+
+
 def trained(module: Any, family: Any, **options: Any) -> tuple[Any, float]:
     begin = time.perf_counter()
-    print(learn.fit(module, family, callback=lambda *said: print("   step %d: %.3f, held out %.3f" % said), **options))
+    print(learn.fit(module, family, callback=said, **options))
     return module, time.perf_counter() - begin
 
 
@@ -115,19 +119,26 @@ def adversarial(problem: Any) -> dict[str, Any]:
     return found
 
 
+PARTS = {"symmetric": symmetric, "general": general}
+
 HEADER = """# Directions from a network, and their twins
 
-Made by `benchmarks/neural_directions.py` of `neural_directions.json`. Means of iterations and products, medians of times,
-of three problems that were not trained on; milliseconds of processor time, one thread; every solve to the same true
-residual. Break-even: solves after which training is repaid, against the quickest twin.
+Made by `benchmarks/neural_directions.py` of `neural_directions.json`. Means of iterations and products, medians of
+times, of three problems that were not trained on; milliseconds of processor time, one thread; every solve to the same
+true residual. Break-even: solves after which training is repaid, against the quickest twin.
 """
 
 
 def render(content: dict[str, Any]) -> None:
     page = [HEADER, f"Machine: {', '.join(f'{k} {v}' for k, v in content['machine'].items())}.\n"]
-    for title, part in (("Symmetric: conjugate gradients", content["symmetric"]), ("General: FGMRES", content["general"])):
+    for title, part in (
+        ("Symmetric: conjugate gradients", content["symmetric"]),
+        ("General: FGMRES", content["general"]),
+    ):
         report = learn.Report(part["rows"], part["rtol"], part["training_seconds"])
-        page.append(f"## {title}\n\nTrained in {part['seconds']:.0f} s.\n\nWhere the time of the guided solves goes, ms:\n")
+        page.append(
+            f"## {title}\n\nTrained in {part['seconds']:.0f} s.\n\nWhere the time of the guided solves goes, ms:\n"
+        )
         heads = "family, iterations, of them guided, network, matvec, preconditioner, orthogonalisation".split(", ")
         page.append("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
         for row in part["rows"]:
@@ -136,21 +147,30 @@ def render(content: dict[str, Any]) -> None:
                 cells = [row["family"], f"{row['iterations']:.4g}", f"{row['guided']:.4g}", *times]
                 page.append("| " + " | ".join(cells) + " |")
         page.append("\n" + str(report) + "\n")
-    page.append("## Bad weights\n\nOn a graph of the family that was trained on, to 1e-10; errors against a direct solve.\n")
+    page.append(
+        "## Bad weights\n\nOn a graph of the family that was trained on, to 1e-10; errors against a direct solve.\n"
+    )
     page.append("| weights | iterations | guided | switched off | status | error |\n|---|---|---|---|---|---|")
-    for name, row in content["symmetric"]["adversarial"].items():
-        page.append(f"| {name} | {row['iterations']} | {row['guided']} | {row['off']} | {row['status']} | {row['error']:.0e} |")
+    for name, row in parts["symmetric"]["adversarial"].items():
+        page.append(
+            f"| {name} | {row['iterations']} | {row['guided']} | {row['off']} | {row['status']} | {row['error']:.0e} |"
+        )
     (RESULTS / "neural_directions.md").write_text("\n".join(page) + "\n")
-    part = content["symmetric"]
+    part = parts["symmetric"]
     learn.Report(part["rows"], part["rtol"], part["training_seconds"]).plot(RESULTS / "neural_directions.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, help="these only; others stay as kept")
     parser.add_argument("--render", action="store_true", help="pages from the JSON alone")
-    if not parser.parse_args().render:
-        write("neural_directions", {"symmetric": symmetric(), "general": general()})
-    render(json.loads((RESULTS / "neural_directions.json").read_text()))
+    args = parser.parse_args()
+    path = RESULTS / "neural_directions.json"
+    for part in () if args.render else args.part or PARTS:
+        found = PARTS[part]() | {"commit": machine()["commit"]}
+        kept = json.loads(path.read_text())["parts"] if path.exists() else {}
+        write("neural_directions", {"parts": kept | {part: found}})
+    render(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def at_least(owner: Any, least: int, **integers: Any) -> None:
 def between(owner: Any, low: float, high: float, **numbers: Any) -> None:
     """Raise unless all are finite numbers with low <= value <= high."""
     for name, value in numbers.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
             raise ValueError(
                 f"{type(owner).__name__}: {name} must be a number between {low:g} and {high:g}; got {describe(value)}."
             )

@@ -69,11 +69,11 @@ class GeometricGraph(Family):
 
     def matrix(self, rng: np.random.Generator) -> sp.csr_array:
         """See `Family`."""
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         points = rng.random((self.n, self.dims))
         ball = np.pi if self.dims == 2 else 4 * np.pi / 3
-        pairs = cKDTree(points).query_pairs((self.degree / (self.n * ball)) ** (1 / self.dims), output_type="ndarray")
+        pairs = KDTree(points).query_pairs((self.degree / (self.n * ball)) ** (1 / self.dims), output_type="ndarray")
         i, j = pairs[:, 0], pairs[:, 1]
         w = np.exp(self.sigma * scattered_field((points[i] + points[j]) / 2, self.correlation, rng))
         return _grounded(self.n, i, j, w, self.ground)
@@ -125,6 +125,5 @@ class GraphLaplacian(Family):
     def matrix(self, rng: np.random.Generator) -> sp.csr_array:
         """See `Family`."""
         pattern = abs(sp.csr_array(self.graph)).astype(bool).astype(float)
-        edges = sp.coo_array(sp.triu(pattern + pattern.T, 1))
-        w = np.exp(self.sigma * rng.standard_normal(edges.nnz))
-        return _grounded(edges.shape[0], edges.row, edges.col, w, self.ground)
+        i, j = sp.triu(pattern + pattern.T, 1).nonzero()
+        return _grounded(pattern.shape[0], i, j, np.exp(self.sigma * rng.standard_normal(len(i))), self.ground)

@@ -19,7 +19,7 @@ def grid_of(pattern: Any) -> tuple[int, ...] | None:
 
 
 def layout_of(pattern: Any, grid: tuple[int, ...] | None) -> tuple | None:
-    """(grid, directions, place of each entry in (directions, n)), or None; kept on the Pattern, as it depends on that alone."""
+    """(grid, directions, place of each entry in (directions, n)), or None; kept on the Pattern."""
     key = (_MEMO, grid)
     if key not in pattern.memo:
         pattern.memo[key] = _found_layout(pattern, grid)

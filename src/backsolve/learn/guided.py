@@ -39,7 +39,8 @@ class DirectionLog:
         """Begin anew, as every solve does."""
         self.iterations = self.guided = self.products = 0
         self.reason = ""
-        self.seconds = dict.fromkeys(("network", "matvec", "preconditioner", "orthogonalisation"), 0.0)
+        names = ("network", "matvec", "preconditioner", "orthogonalisation")
+        self.seconds: dict[str, float] = dict.fromkeys(names, 0.0)
 
     def timed(self, name: str, call: Any, *arguments: Any) -> Any:
         """What a call returns, its time added to one of `seconds`."""

@@ -1,4 +1,4 @@
-"""A network's direction and M r, combined so that the residual becomes smallest: for matrices that are not symmetric."""
+"""A network's direction and M r, combined for the smallest residual: for matrices that are not symmetric."""
 
 from __future__ import annotations
 

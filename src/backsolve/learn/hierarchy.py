@@ -1,4 +1,4 @@
-"""Grids, coarser and coarser, and the cycle through them: plain arrays, vectors (count,) of all items one after another.
+"""Coarser and coarser levels, and the cycle through them; vectors (count,) have all items one after another.
 
 A level has ``scaled(x) = D⁻¹ A x``, `restrict`, `prolong`, `diagonal` and its `inverse`; the last one has `solve`.
 """

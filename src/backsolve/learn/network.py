@@ -1,13 +1,13 @@
 """A message-passing network on the graph of a matrix, with given weights: plain arrays.
 
-Features of an edge (i, j) are â_ij and â_ji, â = D^-½ A D^-½ with D = |diag A|; of a node, the residual r and z = M r in
-the scaled unknowns. Each layer adds to its node vectors H
+Features of an edge (i, j) are â_ij and â_ji, â = D^-½ A D^-½ with D = |diag A|; of a node, the residual r and z = M r
+in the scaled unknowns. Each layer adds to its node vectors H
 
     tanh(H W_own + Σ_k S_k H W_k),    S_k the sparse matrix of entries φ_k(â_ij, â_ji),
 
-φ_k(e) = u_k·e + v_k·tanh(e T_k + t_k). There is no constant anywhere but in φ, and tanh is odd, so the network is odd in
-(r, z); both are divided by their size before, so it does not see their scale, nor that of A; nodes have no names, so a
-permutation of the unknowns permutes its answer.
+φ_k(e) = u_k·e + v_k·tanh(e T_k + t_k). There is no constant anywhere but in φ, and tanh is odd, so the network is odd
+in (r, z); both are divided by their size before, so it does not see their scale, nor that of A; nodes have no names, so
+a permutation of the unknowns permutes its answer.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class NeuralDirections(torch.nn.Module):
         """The systems with M, their edges, and states of the classical method to begin at."""
         systems = Systems(problems)
         A = systems.matrix
-        pattern = Pattern(A.indptr, A.indices, A.shape)
+        pattern = Pattern(A.indptr, A.indices, (len(systems.b), len(systems.b)))
         made: Any = check_preconditioner(self.M)
         plain = SimpleNamespace(structure=pattern, data=A.data[None], shape=A.shape)
         if why := made.refuse(plain):

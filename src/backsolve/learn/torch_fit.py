@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -186,8 +186,8 @@ class _Run:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if step == 1 and not any(bool((g != 0).any()) for g in gradients):
             raise ValueError(
-                "fit: the gradient of the loss is zero, so nothing can be learned: a converged solution does not depend "
-                "on its preconditioner, for instance; train through a few steps of a solver, or a spectral loss."
+                "fit: the gradient of the loss is zero, so nothing can be learned: a converged solution, for instance, "
+                "does not depend on its preconditioner; train through a few steps of a solver, or a spectral loss."
             )
         finite = math.isfinite(float(loss.detach())) and all(bool(torch.isfinite(g).all()) for g in gradients)
         self.losses.append(float(loss.detach()))
@@ -213,7 +213,9 @@ def _check(module: Any, family: Any, lr: Any, seconds: Any, callback: Any) -> No
     if missing:
         raise TypeError(f"fit: module must have batch, loss and parameters; {describe(module)} lacks {missing[0]}.")
     if not any(p.requires_grad for p in module.parameters()):
-        raise ValueError(f"fit: module must have a parameter that requires a gradient; {type(module).__name__} has none.")
+        raise ValueError(
+            f"fit: module must have a parameter that requires a gradient; {type(module).__name__} has none."
+        )
     if not callable(family):
         raise TypeError(f"fit: family must be a function seed -> problem; got {describe(family)}.")
     if not isinstance(lr, int | float) or not 0 < lr < math.inf:
@@ -231,33 +233,26 @@ def save(module: Any, path: Any) -> None:
     ----------
     module : torch.nn.Module
         With ``module.options``, the arguments with which it was made.
-    path : str or path
-        With the suffix ".safetensors" in that format, which needs the package safetensors; else as torch.save has it.
+    path : str, path or file
 
     Raises
     ------
     TypeError
         If the module is of no class that `load` knows.
-    ImportError
-        If safetensors is asked for and missing.
     """
     kind = type(module).__name__
     if kind not in _kinds() or not isinstance(getattr(module, "options", None), dict):
         raise TypeError(f"save: module must be one of {', '.join(_kinds())}; got {describe(module)}.")
     header = {"format": _FORMAT, "kind": kind, "options": json.dumps(module.options)}
-    if Path(path).suffix == ".safetensors":
-        state = {name: v.detach().contiguous() for name, v in module.state_dict().items()}
-        _safetensors().save_file(state, str(path), {key: str(value) for key, value in header.items()})
-    else:
-        torch.save(header | {"state": module.state_dict()}, path)
+    torch.save(header | {"state": module.state_dict()}, path)
 
 
 def load(path: Any) -> Any:
-    """Return the module in a file of `save`; nothing in it is executed.
+    """Return the module in a file of `save`; nothing in the file is executed.
 
     Parameters
     ----------
-    path : str or path
+    path : str, path or file
 
     Returns
     -------
@@ -266,23 +261,18 @@ def load(path: Any) -> Any:
     Raises
     ------
     ValueError
-        If it is not a file of `save`.
-    ImportError
-        If it is of safetensors, which is missing.
+        If it is not a file of `save`, or one of a newer version.
     """
     try:
-        if Path(path).suffix == ".safetensors":
-            with _safetensors().safe_open(str(path), "pt") as file:
-                header = dict(file.metadata() or {})
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        else:
-            header = torch.load(path, weights_only=True, map_location="cpu")
-            state = header["state"]
-        kind, options = header["kind"], json.loads(header["options"])
-    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, _unpickling()) as error:
-        raise ValueError(f"load: {path} must be a file of learn.save; reading it failed: {error}".rstrip(".") + ".") from error
-    if kind not in _kinds() or int(header.get("format", 0)) != _FORMAT:
-        raise ValueError(f"load: {path} has format {header.get('format')} and class {kind!r}, which this version does not know.")
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        kind, options, state = content["kind"], json.loads(content["options"]), content["state"]
+    except (LookupError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"load: path must be a file of learn.save; reading {path} failed.") from error
+    if kind not in _kinds() or content.get("format") != _FORMAT:
+        raise ValueError(
+            f"load: the file must have format {_FORMAT} and a class of this version; it has format "
+            f"{content.get('format')} and class {kind!r}: update backsolve."
+        )
     module = _kinds()[kind](**options)
     module.load_state_dict(state)
     return module
@@ -290,22 +280,5 @@ def load(path: Any) -> Any:
 
 def _kinds() -> dict[str, type]:
     """Classes that files may name."""
-    package = import_module(__package__)
+    package = import_module("..learn", __package__)
     return {name: getattr(package, name) for name in package.LEARNED}
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("files of safetensors need the package: pip install safetensors, or take the suffix .pt.") from error
-    return type("both", (), {"safe_open": safetensors.safe_open, "save_file": staticmethod(safetensors.torch.save_file)})
-
-
-def _unpickling() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError
-
-

@@ -170,5 +170,3 @@ def _differentiable(level: Any) -> Any:
         diagonal=torch.from_numpy(level.diagonal),
         inverse=torch.from_numpy(level.inverse),
     )
-
-

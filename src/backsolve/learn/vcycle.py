@@ -65,12 +65,7 @@ class VCycle(AbstractPreconditioner):
     hermitian: ClassVar[bool] = True
 
     def __post_init__(self):
-        try:
-            weights = np.asarray(self.weights, float)
-        except (TypeError, ValueError):
-            weights = np.zeros(0)
-        if weights.ndim != 2 or weights.shape[1] != 3 or not len(weights):
-            raise ValueError(f"VCycle: weights must be triples (a, b, scale); got {describe(self.weights)}.")
+        weights = _triples(self.weights)
         good = allowed(*weights.T)
         if not good.all():
             level = int(np.argmin(good))
@@ -78,7 +73,7 @@ class VCycle(AbstractPreconditioner):
                 f"VCycle: weights must have 1/a + 1/b > 2, (a - b)² < 4 a b and |log scale| <= {LARGEST_SCALE:g}, or M "
                 f"would not be positive definite; those of level {level} are {tuple(map(float, weights[level]))}."
             )
-        object.__setattr__(self, "weights", tuple(tuple(map(float, row)) for row in weights))
+        object.__setattr__(self, "weights", tuple((a, b, scale) for a, b, scale in weights.tolist()))
         if self.hierarchy not in HIERARCHIES:
             known = ", ".join(map(repr, HIERARCHIES))
             raise ValueError(f"VCycle: hierarchy must be one of {known}; got {describe(self.hierarchy)}.")
@@ -131,6 +126,16 @@ class VCycle(AbstractPreconditioner):
             return z
 
         return Prepared(apply, broken, sum(level.nbytes for own in levels for level in own))
+
+
+def _triples(weights: Any) -> np.ndarray:
+    try:
+        found: Any = np.asarray(weights, float)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.ndim != 2 or found.shape[-1] != 3 or not len(found):
+        raise ValueError(f"VCycle: weights must be triples (a, b, scale); got {describe(weights)}.")
+    return found
 
 
 def levels_of(pattern: Any, data: np.ndarray, kind: str, grid: Any = None) -> tuple[list[list[Any]], dict[int, str]]:
