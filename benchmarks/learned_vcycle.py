@@ -76,8 +76,8 @@ HEADER = """# A V-cycle that learned its weights, and its twins
 
 Made by `benchmarks/learned_vcycle.py` of `learned_vcycle.json`. Means of the iterations, and medians of the times, of
 three problems that were not trained on; milliseconds of processor time, one thread; every solve by CG, to the same true
-residual. Set-up is all that is done for the values, and for cycles also what is done for the pattern. Break-even: solves
-after which training is repaid, against the quickest twin.
+residual. Set-up is all that is done for the values, and for cycles also what is done for the pattern. Break-even: after
+how many solves training is repaid, against the quickest twin.
 """
 
 

@@ -131,14 +131,10 @@ true residual. Break-even: solves after which training is repaid, against the qu
 
 def render(content: dict[str, Any]) -> None:
     page = [HEADER, f"Machine: {', '.join(f'{k} {v}' for k, v in content['machine'].items())}.\n"]
-    for title, part in (
-        ("Symmetric: conjugate gradients", content["symmetric"]),
-        ("General: FGMRES", content["general"]),
-    ):
+    parts, titles = content["parts"], {"symmetric": "Symmetric: conjugate gradients", "general": "General: FGMRES"}
+    for title, part in ((titles[name], parts[name]) for name in PARTS if name in parts):
         report = learn.Report(part["rows"], part["rtol"], part["training_seconds"])
-        page.append(
-            f"## {title}\n\nTrained in {part['seconds']:.0f} s.\n\nWhere the time of the guided solves goes, ms:\n"
-        )
+        page.append(f"## {title}\n\nTrained in {part['seconds']:.0f} s. Where the time of guided solves goes, ms:\n")
         heads = "family, iterations, of them guided, network, matvec, preconditioner, orthogonalisation".split(", ")
         page.append("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
         for row in part["rows"]:
@@ -147,14 +143,11 @@ def render(content: dict[str, Any]) -> None:
                 cells = [row["family"], f"{row['iterations']:.4g}", f"{row['guided']:.4g}", *times]
                 page.append("| " + " | ".join(cells) + " |")
         page.append("\n" + str(report) + "\n")
-    page.append(
-        "## Bad weights\n\nOn a graph of the family that was trained on, to 1e-10; errors against a direct solve.\n"
-    )
+    page.append("## Bad weights\n\nOn a graph of the family trained on, to 1e-10; errors against a direct solve.\n")
     page.append("| weights | iterations | guided | switched off | status | error |\n|---|---|---|---|---|---|")
     for name, row in parts["symmetric"]["adversarial"].items():
-        page.append(
-            f"| {name} | {row['iterations']} | {row['guided']} | {row['off']} | {row['status']} | {row['error']:.0e} |"
-        )
+        cells = [name, row["iterations"], row["guided"], row["off"], row["status"], f"{row['error']:.0e}"]
+        page.append("| " + " | ".join(map(str, cells)) + " |")
     (RESULTS / "neural_directions.md").write_text("\n".join(page) + "\n")
     part = parts["symmetric"]
     learn.Report(part["rows"], part["rtol"], part["training_seconds"]).plot(RESULTS / "neural_directions.png")
