@@ -105,7 +105,7 @@ def examine(M: Any, A: Any, *, samples: int = 8, seed: int = 0, tolerance: float
     U[:, ::2] = _smoothed(A, U[:, ::2])
     U = U.astype(dtype).astype(float)
     found = _defects(apply, U)
-    if n <= _DENSE and not made.varying:
+    if n <= _DENSE and not made.varying and np.isfinite(found.positivity):
         dense = apply(np.eye(n))
         values = np.linalg.eigvalsh((dense + dense.T) / 2)
         found.positivity = min(found.positivity, float(values[0] / max(values[-1], np.finfo(float).tiny)))

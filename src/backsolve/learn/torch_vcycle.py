@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,8 @@ class LearnedVCycle(torch.nn.Module, AbstractPreconditioner):
         """The systems, and their levels, for `loss`."""
         systems, parts, at = Systems(problems), [], 0
         for pattern, values in _alike(systems.matrices):
+            if why := self.refuse(SimpleNamespace(structure=pattern, data=values)):
+                raise ValueError(f"{self} {why}.")
             kind = VCycle(hierarchy=self.hierarchy).kind(pattern)
             groups, broken = levels_of(pattern, values, kind)
             if broken:

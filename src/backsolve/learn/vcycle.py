@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from ..errors import describe
 from ..preconditioners import AbstractPreconditioner, Prepared
 from .cycle_weights import HAND_SET, LARGEST_SCALE, allowed
-from .grid_layout import grid_of
+from .grid_layout import grid_of, layout_of
 from .hierarchy import cycle_in_place, grid_levels, matrix_levels
 from .stencil import Stencil
 
@@ -92,10 +92,9 @@ class VCycle(AbstractPreconditioner):
             return "is for real A: use 'amg'"
         if A.structure.symmetry < 1:
             return "is for symmetric A: use 'amg' or 'ilu0'"
-        if self.grid is not None or self.hierarchy == "grid":
-            grid = self.grid or grid_of(A.structure)
-            if grid is None or int(np.prod(grid)) != A.shape[0]:
-                return "found no grid whose neighbours A joins: use hierarchy='smoothed_aggregation'"
+        if (self.grid is not None or self.hierarchy == "grid") and layout_of(A.structure, self.grid) is None:
+            shown = "no grid" if self.grid is None else f"grid={self.grid}, which is none"
+            return f"has {shown} whose neighbours A joins: use hierarchy='smoothed_aggregation'"
         return None
 
     def explain(self, A: Any) -> str:
@@ -141,9 +140,7 @@ def _triples(weights: Any) -> np.ndarray:
 def levels_of(pattern: Any, data: np.ndarray, kind: str, grid: Any = None) -> tuple[list[list[Any]], dict[int, str]]:
     """Levels of a batch, all in one where they are of a grid, else for each item; and items that have none, and why."""
     if kind == "grid":
-        A = Stencil.of(pattern, data, grid)
-        if A is None:
-            raise ValueError(f"VCycle: grid must be one whose neighbours A joins; got {describe(grid)}.")
+        A: Any = Stencil.of(pattern, data, grid)  # there is one, or A was refused
         gaps = A.asymmetry()
         levels = [grid_levels(A)]
         lowest = levels[0][-1].lowest
