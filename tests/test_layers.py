@@ -23,7 +23,14 @@ from backsolve.methods.availability import ENGINES
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(bs.__file__).parent
 SNAPSHOT = Path(__file__).parent / "api_snapshot.txt"
-PUBLIC = ["backsolve", "backsolve.gallery", "backsolve.local", "backsolve.nn", "backsolve.preconditioners"]
+PUBLIC = [
+    "backsolve",
+    "backsolve.gallery",
+    "backsolve.learn",
+    "backsolve.local",
+    "backsolve.nn",
+    "backsolve.preconditioners",
+]
 
 LAYERS = [
     {"_kernels"},

@@ -76,7 +76,7 @@ def test_grids_are_found_from_patterns_alone():
 
 
 def test_the_boundary_is_seen_in_the_matrix():
-    """Half a cell away for cells, a whole one for nodes, nowhere for a Laplacian that constants are mapped to zero by."""
+    """Half a cell away for cells, a whole one for nodes, nowhere for a Laplacian without ground."""
     cells = gallery.Diffusion(side=8, sigma=0.0)(0)
     nodes, floating = gallery.problem("poisson2d", 64), gallery.problem("singular", 64)
     for problem, distance in ((cells, 0.5), (nodes, 1.0), (floating, np.inf)):
@@ -251,7 +251,7 @@ def test_what_it_does_not_take_is_said_before_or_in_the_status():
         (lambda: learn.VCycle(hierarchy="ruge_stuben", grid=(8, 8)), "grid is for hierarchy 'grid'"),
         (lambda: learn.LearnedVCycle(levels=0), "levels must be an integer of at least 1; got 0"),
         (lambda: learn.LearnedVCycle(hierarchy="grid").batch([gallery.GeometricGraph(n=60)(0)]), "has no grid whose"),
-        (lambda: learn.LearnedVCycle().batch([gallery.problem("convection")]), "is not symmetric|is for symmetric|must be"),
+        (lambda: learn.LearnedVCycle().batch([gallery.problem("convection")]), "must be symmetric"),
         (lambda: learn.LearnedVCycle().batch([]), "problems must not be empty"),
         (lambda: learn.LearnedVCycle().batch([gallery.problem("singular")]), "must be real ones with one solution"),
         (lambda: learn.LearnedVCycle(start=(2.0, 2.0, 1.0)), "weights must have"),

@@ -40,7 +40,7 @@ class Report:
     ----------
     rows : list of dict
         One for each family and solver: "family", "solver", "learned" (whether it is), "n", "iterations" and "products"
-        (means over the problems; with guided methods products count what was done), "set_up_ms", "network_ms" (of the
+        with A (means over the problems), "set_up_ms", "network_ms" (of the
         solve), "solve_ms", "total_ms" (medians), "residual" (the largest of norm(b - A x)/norm(b)), "converged" and
         "problems" (counts), and for learned ones "break_even": after how many solves training is repaid, against the
         quickest twin there; None if never.
@@ -191,7 +191,7 @@ def _once(problem: Any, method: Any, M: Any, rtol: float) -> dict[str, Any]:
     return {
         "n": problem.n,
         "iterations": int(sol.stats.iterations),
-        "products": log.products or int(sol.stats.iterations),  # with the recurrence's own, where M has some
+        "products": log.products + (0 if isinstance(method, GuidedCG) else int(sol.stats.matvecs)),
         "set_up_ms": 1e3 * (middle - begin),
         "network_ms": 1e3 * log.seconds["network"],
         "matvec_ms": 1e3 * log.seconds["matvec"],

@@ -99,7 +99,7 @@ class GuidedCG(IterativeMethod):
     directions : int
         How many are kept; two vectors each, and two inner products and four updates for each in an iteration.
     least : float
-        Below about 0.3 iterations become more than those of CG; 0 never switches off.
+        Where v takes off less, iterations are mostly more than those of CG; 0 never switches off.
     patience : int
     log : DirectionLog, optional
         Is told what was done.
@@ -126,7 +126,7 @@ class GuidedCG(IterativeMethod):
 
     net: Any = None
     directions: int = 20
-    least: float = 0.5
+    least: float = 0.3
     patience: int = 4
     log: Any = field(default=None, compare=False)
 

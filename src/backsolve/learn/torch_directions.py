@@ -62,7 +62,7 @@ class NeuralDirections(torch.nn.Module):
         channels: int = 8,
         layers: int = 4,
         hidden: int = 8,
-        kinds: int = 2,
+        kinds: int = 1,
         M: str = "mic",
         steps: int = 3,
         symmetric: bool = True,
@@ -91,7 +91,7 @@ class NeuralDirections(torch.nn.Module):
 
     def export(self) -> Network:
         """Return the weights as they are now, as a `Network` that needs no torch."""
-        w = {name: np.array(value.detach()) for name, value in self.named_parameters()}
+        w = {name: value.detach().numpy().copy() for name, value in self.named_parameters()}
         rows = zip(*(w[name] for name in ("u", "T", "t", "v", "W", "W_own")), strict=True)
         return Network(w["lift"], tuple(Layer(*row) for row in rows), w["out"])
 

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -111,7 +112,7 @@ def fit(
     --------
     >>> from backsolve import gallery, learn
     >>> M = learn.LearnedVCycle(levels=1)
-    >>> found = learn.fit(M, gallery.Diffusion(side=12), steps=10, train=4, batch=2, held_out=2, every=5)
+    >>> found = learn.fit(M, gallery.Diffusion(side=12), steps=30, train=4, batch=4, held_out=2, every=10)
     >>> found.best < found.validations[0][1]
     True
     """
@@ -264,7 +265,9 @@ def load(path: Any) -> Any:
         If it is not a file of `save`, or one of a newer version.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are not torch's, which are refused
+            content = torch.load(path, weights_only=True, map_location="cpu")
         kind, options, state = content["kind"], json.loads(content["options"]), content["state"]
     except (LookupError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"load: path must be a file of learn.save; reading {path} failed.") from error

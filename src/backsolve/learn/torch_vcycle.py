@@ -47,12 +47,12 @@ class LearnedVCycle(torch.nn.Module, AbstractPreconditioner):
     >>> import backsolve as bs
     >>> from backsolve import gallery, learn
     >>> family = gallery.Diffusion(side=16)
-    >>> M = learn.LearnedVCycle(levels=2)
+    >>> M = learn.LearnedVCycle()
     >>> found = learn.fit(M, family, steps=5, train=4, held_out=2)
     >>> problem = gallery.Diffusion(side=32)(seed=5)
     >>> sol = bs.solve_with_info(problem.A, problem.b, method="cg", M=M.export())
     >>> sol.converged, len(M.export().weights)
-    (True, 2)
+    (True, 1)
     """
 
     name = "learned_v_cycle"
