@@ -57,7 +57,7 @@ def trained(module: Any, family: Any, **options: Any) -> tuple[Any, float]:
 
 def symmetric() -> dict[str, Any]:
     model = gallery.GeometricGraph(n=1024)
-    net, seconds = trained(learn.NeuralDirections(), model, steps=140, lr=0.01, train=16, batch=4, held_out=4, every=20)
+    net, seconds = trained(learn.NeuralDirections(), model, steps=240, lr=0.01, train=16, batch=4, held_out=4, every=20)
     families = {
         "geometric graph": model,
         "geometric graph, 4 times the size": gallery.GeometricGraph(n=4096),

@@ -196,6 +196,29 @@ def test_every_frontend_takes_it_and_gradients_are_those_of_a_direct_solve():
         np.testing.assert_allclose(solve(jax.numpy.asarray(p.b)), truth, rtol=1e-9)
 
 
+def test_tensorflow_takes_what_was_learned():
+    import tensorflow as tf
+
+    p = gallery.Diffusion(side=10)(0)
+    A = bs.CSR(tf.constant(p.A.data), p.A.structure.indices, p.A.structure.indptr, p.A.shape)
+    guided = learn.GuidedCG(net=learn.NeuralDirections(channels=2, layers=1), M="mic")
+    for options in ({"method": "cg", "M": learn.LearnedVCycle()}, {"method": guided}):
+        x = bs.solve(A, tf.constant(p.b), rtol=1e-11, **options)
+        np.testing.assert_allclose(x.numpy(), p.solution(), rtol=1e-7)
+
+
+def test_weights_however_bad_never_change_the_answer():
+    p, rng = gallery.Diffusion(side=12, sigma=2.0)(3), np.random.default_rng(4)
+    truth = p.solution()
+    for size in (1.0, 30.0, 1e6):
+        M = learn.LearnedVCycle(levels=2)
+        with torch.no_grad():
+            for value in M.parameters():
+                value.copy_(torch.from_numpy(size * rng.standard_normal(2)))
+        x = bs.solve(p.A, p.b, method="cg", M=M, rtol=1e-12)
+        assert np.linalg.norm(x - truth) < 1e-9 * np.linalg.norm(truth)
+
+
 def test_single_precision_stays_so_and_columns_are_apart():
     p = gallery.Diffusion(side=12)(0)
     A = bs.CSR(p.A.data.astype(np.float32), p.A.structure.indices, p.A.structure.indptr, p.A.shape)

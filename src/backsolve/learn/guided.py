@@ -151,7 +151,7 @@ class GuidedCG(IterativeMethod):
         """It needs a network, and the graph of a real sparse A."""
         if self.net is None:
             return "needs a network: GuidedCG(net=...)"
-        if A.structure.kind != "csr" or np.dtype(str(A.data.dtype).removeprefix("torch.")).kind == "c":
+        if A.structure.kind != "csr" or "complex" in str(A.data.dtype):
             return "is for real sparse A: use 'cg'"
         return super().refuse(A)
 

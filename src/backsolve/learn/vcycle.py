@@ -88,7 +88,7 @@ class VCycle(AbstractPreconditioner):
         """It needs a real sparse A, symmetric in its pattern, and a grid if that is asked for."""
         if A.structure.kind != "csr":
             return "is for sparse A: give A as a scipy.sparse array or backsolve.CSR"
-        if np.dtype(str(A.data.dtype).removeprefix("torch.")).kind == "c":
+        if "complex" in str(A.data.dtype):
             return "is for real A: use 'amg'"
         if A.structure.symmetry < 1:
             return "is for symmetric A: use 'amg' or 'ilu0'"
