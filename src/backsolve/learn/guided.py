@@ -112,7 +112,8 @@ class GuidedCG(IterativeMethod):
     References
     ----------
     Notay 2000, doi:10.1137/S1064827599362314 (variable preconditioning); Bridson and Greif 2006, doi:10.1137/040620047
-    (several directions in each iteration); Kaneda et al. 2023, arXiv:2205.10763 (a network that proposes them).
+    (several directions in each iteration); Spillane 2016, doi:10.1137/15M1028534 (as many as pay); Kaneda et al.
+    2023, arXiv:2205.10763 (a network that proposes them).
 
     Examples
     --------
