@@ -16,6 +16,7 @@ from .examination import Examination, examine
 from .guided import DirectionLog, GuidedCG
 from .guided_preconditioner import GuidedPreconditioner
 from .network import Network
+from .progress import TrainingProgress
 from .vcycle import VCycle
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "Network",
     "NeuralDirections",
     "Report",
+    "TrainingProgress",
     "VCycle",
     "examine",
     "fit",

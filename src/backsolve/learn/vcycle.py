@@ -38,7 +38,8 @@ class VCycle(AbstractPreconditioner):
         Where the coarser levels come from: the grid whose neighbours A joins (in 1 to 3 dimensions, diagonal
         neighbours too), or pyamg. "auto" takes the grid if there is one, else "smoothed_aggregation".
     grid : tuple of int, optional
-        Points along each axis, the last one numbered first; found from the pattern of A if not given.
+        Points along each axis, the last one numbered first, at least 3 along each but the first; found from the pattern
+        of A if not given.
 
     Notes
     -----
