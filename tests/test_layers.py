@@ -28,6 +28,7 @@ PUBLIC = [
     "backsolve.gallery",
     "backsolve.gradients",
     "backsolve.implicit",
+    "backsolve.learn",
     "backsolve.local",
     "backsolve.nn",
     "backsolve.physics",
