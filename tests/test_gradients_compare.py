@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -52,7 +53,8 @@ def test_every_way_is_there_and_the_accurate_ones_are_right(table):
     assert by_name["one-step adjoint"].error > 0.1 > 1 - by_name["one-step adjoint"].cosine ** 2 - 0.9
     again = next(row for row in table.rows if "checkpoints" in row.method)
     assert again.error == pytest.approx(whole.error, rel=1e-3) and again.matvecs > 2.5 * whole.iterations
-    assert all(row.peak_bytes > 0 and row.seconds > 0 for row in table.rows)
+    assert all(row.peak_bytes is None or row.peak_bytes > 0 for row in table.rows)
+    assert all(row.seconds > 0 for row in table.rows)
 
 
 def test_the_reference_is_the_gradient(table):
@@ -176,28 +178,44 @@ def test_ways_whose_solve_fails_are_left_out_and_told():
     assert "MAXITER" in found.left_out["implicit, rtol 1e-09"]
 
 
+MEASURE = """
+import json, numpy as np, torch
+from backsolve import gallery, gradients
+from backsolve.gradients import Implicit, Unrolled
+from backsolve.gradients.torch_memory import peak_bytes
+
+def run():
+    one = torch.ones(10**6, dtype=torch.float64)
+    two = np.ones(10**6)
+    three = one + torch.from_numpy(two)
+    del one
+    return three.sum()
+
+peak_bytes(run)
+p = gallery.problem("poisson2d", 900)
+A = p.A.with_data(torch.tensor(p.A.data)).assume("spd")
+ways = [Unrolled(iterations=k, method="cg") for k in (20, 40)]
+ways += [Implicit(rtol=rtol, method="cg") for rtol in (1e-2, 1e-8)]
+table = gradients.compare(A, torch.tensor(p.b), lambda x: (x**2).sum(), methods=ways, repeats=1)
+print(json.dumps([peak_bytes(run), [[row.peak_bytes, row.iterations] for row in table.rows]]))
+"""
+
+
 def test_memory_is_what_was_allocated():
-    """Two arrays of a million numbers at a time, of torch and of NumPy, and a third when the first has gone."""
-
-    def run():
-        one = torch.ones(10**6, dtype=torch.float64)
-        two = np.ones(10**6)
-        three = one + torch.from_numpy(two)
-        del one
-        return three.sum()
-
-    peak_bytes(run)
-    assert peak_bytes(run) == pytest.approx(24e6, rel=0.01)
+    """Two arrays of a million numbers at a time, of torch and of NumPy, and a third when the first has gone; unrolling
+    grows with the iterations, implicit gradients do not. In a process of its own, whose heap is in few pieces."""
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    arrays, (twenty, forty, loose, tight) = json.loads(done.stdout)
+    assert arrays == pytest.approx(24e6, rel=0.01)
+    assert 3 * 8 * 900 < (forty[0] - twenty[0]) / 20 < 8 * 8 * 900
+    assert tight[1] > 2 * loose[1] and tight[0] == pytest.approx(loose[0], rel=0.2)
 
 
-def test_memory_of_unrolling_grows_with_the_iterations_and_that_of_implicit_gradients_does_not():
-    A, b = stated(n=900, assume="spd")
-    ways = [Unrolled(iterations=k, method="cg") for k in (20, 40)]
-    ways += [Implicit(rtol=rtol, method="cg") for rtol in (1e-2, 1e-8)]
-    twenty, forty, loose, tight = gradients.compare(A, b, square, methods=ways, repeats=1).rows
-    per_iteration = (forty.peak_bytes - twenty.peak_bytes) / 20
-    assert 3 * 8 * 900 < per_iteration < 8 * 8 * 900
-    assert tight.iterations > 2 * loose.iterations and tight.peak_bytes == pytest.approx(loose.peak_bytes, rel=0.2)
+def test_a_heap_in_too_many_pieces_leaves_the_peak_unknown(monkeypatch):
+    monkeypatch.setattr("backsolve.gradients.torch_memory._Watch.PATIENCE", 0.0)
+    now = iter(range(10**6))
+    monkeypatch.setattr("backsolve.gradients.torch_memory.thread_time", lambda: float(next(now)))
+    assert peak_bytes(lambda: [torch.ones(10**6) for _ in range(9)]) is None
 
 
 @pytest.mark.parametrize(
@@ -257,7 +275,7 @@ def test_jax():
     assert saved.peak_bytes < whole.peak_bytes and whole.matvecs == 120
     assert 0.05 < series.error < one.error < 1
     assert differences.error < 1e-9 and differences.note.startswith("complex step")
-    with pytest.raises(ValueError, match=r"jax_enable_x64"):
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"jax_enable_x64"):
         gradients.compare(jnp.eye(3), jnp.ones(3), jnp.sum)
 
 
