@@ -4,6 +4,7 @@ import ctypes
 import gc
 import importlib.util
 import os
+import shutil
 import sys
 
 import pytest
@@ -22,6 +23,28 @@ os.environ.setdefault(
 # The same examples in every run: a failure that one machine sees, all see.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+KEPT = 2**28
+"""Bytes of compiled programs that are kept between runs: several times what one run makes."""
+
+
+def keep_compiled_programs(config):
+    """A program of JAX that a test compiled before, in this run or another, is read from `.pytest_cache`.
+
+    The key is the program with its flags, XLA and the processor. Programs that call the host are never kept. Tracing
+    is not spared, and JAX counts a program that it reads as one that it compiled. `pytest --cache-clear` forgets all.
+    """
+    if not hasattr(config, "cache") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = config.cache.mkdir("jax")
+    if not hasattr(config, "workerinput") and sum(file.stat().st_size for file in folder.iterdir()) > KEPT:
+        shutil.rmtree(folder)  # of programs that no test makes any more, as likely as not
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def engines(item):
@@ -61,5 +84,6 @@ def programs_of_one_module():
 
 
 def pytest_configure(config):
+    keep_compiled_programs(config)
     config.addinivalue_line("markers", "engine(name): needs the package of this engine")
     config.addinivalue_line("markers", "package(name): needs this package")
