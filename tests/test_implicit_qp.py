@@ -219,6 +219,49 @@ def test_every_failure_has_its_status_and_its_remedy(status):
     assert bs.Status(int(told.status)).name == status
 
 
+def test_iterations_that_run_out_are_said(monkeypatch):
+    """Clarabel's limit is 200, which no program of these tests comes near; here it is two."""
+    from backsolve.implicit import qp_host
+
+    settings = qp_host._settings
+
+    def few(refined):
+        made = settings(refined)
+        made.max_iter = 2
+        return made
+
+    monkeypatch.setattr(qp_host, "_settings", few)
+    leaves = tensors(v[0] for v in programs())
+    with pytest.raises(bs.SolveError, match=r"qp failed: MAXITER.*rescale P, G and A"):
+        implicit.qp(*leaves)
+    sol = implicit.qp_with_info(*leaves, on_failure="return")
+    assert bs.Status(int(sol.status)) is bs.Status.MAXITER
+    assert torch.isfinite(sol.x).all(), "where the iteration stood"
+    sol.x.sum().backward()
+    assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None), "without a derivative"
+    assert torch.isnan(implicit.qp(*leaves, on_failure="return")).all()
+
+
+@pytest.mark.parametrize("tol", [1e-18, None], ids=["below rounding", "slab"])
+def test_conditions_that_do_not_hold_to_the_tolerance_are_said(tol):
+    """A tolerance below rounding; and rows of G from 1e-6 to 1e6, on which Clarabel stops short."""
+    P, q, G, h, *_ = (v[0] for v in programs())
+    if tol is None:
+        rng, scale = np.random.default_rng(6), np.logspace(-6, 6, 12)
+        L = rng.standard_normal((6, 6))
+        P, q = L @ L.T, rng.standard_normal(6)
+        G, h = scale[:, None] * np.vstack([np.eye(6), -np.eye(6)]), scale
+    leaves = tensors((P, q, G, h))
+    with pytest.raises(bs.SolveError, match=r"qp failed: INACCURATE.*rescale the rows of G and A, loosen tol"):
+        implicit.qp(*leaves, tol=tol)
+    x = implicit.qp(*leaves, tol=tol, on_failure="return")
+    assert torch.isnan(x).all()
+    told = implicit.qp_with_info(sp.csr_array(P), q, sp.csr_array(G), h, tol=tol, on_failure="return")
+    assert bs.Status(int(told.status)) is bs.Status.INACCURATE
+    if tol is None:  # the remedy is one
+        assert np.isfinite(implicit.qp(P, q, G / scale[:, None], h / scale)).all()
+
+
 def test_flat_objectives_are_degenerate():
     """min x₁ + x₂ with x₁ + x₂ >= 1: every point of a line is a minimiser."""
     with pytest.raises(bs.SolveError, match="DEGENERATE"):

@@ -332,3 +332,13 @@ def test_arguments_that_do_not_fit(changed, sentence):
     arguments = {"f": lambda t, y: -y, "y0": Y0, "t": [0.0, 1.0]} | changed
     with pytest.raises((TypeError, ValueError), match=sentence):
         integrate(**arguments)
+
+
+def test_a_pole_is_stepped_over_or_said():
+    """y' = y², y(0) = 1 ends at t = 1; what docs/physics.md says of it."""
+    y0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 2.0], dtype=torch.float64)
+    over = integrate(lambda t, y: y * y, y0, t, rtol=1e-10, atol=1e-12)
+    assert abs(float(over.y[-1, 0]) + 1) < 1e-9, "the other branch of 1 / (1 - t)"
+    for method in ("implicit_euler", "bdf2"):
+        with pytest.raises(bs.SolveError, match=f"{method}: the step at t = 0.*MAXITER"):
+            integrate(lambda t, y: y * y, y0, t, method=method, steps=50)

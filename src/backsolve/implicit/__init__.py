@@ -1,4 +1,4 @@
-"""Layers that are defined by equations: roots, fixed points and quadratic programs, differentiable to any order.
+"""Layers defined by equations: roots, fixed points, least squares, quadratic programs, differentiable to any order.
 
 The equations are solved by whatever solves them; derivatives come from one linear solve at the solution, by
 `backsolve.solve`, with its verdict.
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..least_squares import lstsq
 from .fixed_points import fixed_point, fixed_point_with_info
+from .levenberg import LevenbergMarquardt
 from .newton import Newton
+from .nonlinear import LeastSquaresSolution, least_squares, least_squares_with_info
 from .outcome import RootSolution
 from .problem import Series, SeriesAdjoint
 from .quadratic import QPSolution, qp, qp_with_info
@@ -27,6 +29,8 @@ __all__ = [
     "DEQ",
     "Anderson",
     "Broyden",
+    "LeastSquaresSolution",
+    "LevenbergMarquardt",
     "Newton",
     "Picard",
     "QPSolution",
@@ -35,6 +39,8 @@ __all__ = [
     "SeriesAdjoint",
     "fixed_point",
     "fixed_point_with_info",
+    "least_squares",
+    "least_squares_with_info",
     "lstsq",
     "qp",
     "qp_with_info",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import describe
 from ..options import Adjoint, check_tolerance
-from .iteration import norms
+from .iteration import Run, norms
 from .outcome import RootSolution
 from .problem import Series
 from .setup import prepare, solved, tolerance
@@ -140,10 +140,10 @@ def _found(f, z0, params, solver, gradient, jacobian, batch_axes, rtol, atol, me
         per_sample = prod(tuple(getattr(z0, "shape", ()))[batch_axes:]) if isinstance(batch_axes, int) else 1
         absolute = tolerance(z0, 2.3e-16, 1.2e-7) * per_sample**0.5
 
-    def target(z: Any, r: Any) -> Any:
-        backend = prepared[0]
-        size = relative * norms(backend.xp, z - r)
-        return backend.xp.where(size > absolute, size, absolute)
+    def arrived(run: Run, z: Any, r: Any) -> Any:
+        xp = run.backend.xp
+        size = relative * norms(xp, z - r)
+        return norms(xp, r) <= xp.where(size > absolute, size, absolute)
 
     prepared = prepare(
         "fixed_point",
@@ -154,7 +154,7 @@ def _found(f, z0, params, solver, gradient, jacobian, batch_axes, rtol, atol, me
         solver=solver,
         jacobian=jacobian,
         batch_axes=batch_axes,
-        target=target,
+        arrived=arrived,
         series=_series(gradient),
         method=method,
         adjoint=adjoint,

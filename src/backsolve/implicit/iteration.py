@@ -43,10 +43,10 @@ class Run(NamedTuple):
     backend: Any
     residual: Callable
     """(batch, n) -> (batch, n)."""
-    target: Callable
-    """(z, r) -> (batch,): the norm of the residual to reach."""
+    arrived: Callable
+    """(run, z, r) -> (batch,): whether that is a solution."""
     operator: Callable
-    """z -> the Jacobian there, as an operator on batch·n unknowns."""
+    """z -> the Jacobian there, as an operator on batch·n unknowns; of least squares that of the residuals."""
     linear: dict
     """Options of `backsolve.solve` for systems with it."""
 
@@ -59,7 +59,7 @@ def norms(xp: Any, r: Any) -> Any:
 def settled(run: Run, z: Any, r: Any, first: Any = None) -> Any:
     """Verdicts, (batch,): converged, not finite, run away, or 0."""
     xp, size = run.backend.xp, norms(run.backend.xp, r)
-    status = xp.where(size <= run.target(z, r), int(Status.CONVERGED_RESIDUAL), 0)
+    status = xp.where(run.arrived(run, z, r), int(Status.CONVERGED_RESIDUAL), 0)
     if first is not None:
         status = xp.where(size > RUNAWAY * first, int(Status.BREAKDOWN), status)
     status = xp.where(xp.isfinite(size), status, int(Status.NONFINITE))

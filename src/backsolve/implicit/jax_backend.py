@@ -15,6 +15,7 @@ import numpy as np
 from jax.tree_util import register_pytree_node
 
 from ..operators import MatrixFree
+from .nonlinear import LeastSquaresSolution
 from .outcome import RootSolution
 
 __all__ = ["BACKEND"]
@@ -117,6 +118,11 @@ def blanked(z: jax.Array, status: jax.Array) -> jax.Array:
 
 
 register_pytree_node(
+    LeastSquaresSolution,
+    lambda sol: ((sol.z, sol.residual, sol.status, sol.gradient_norm, sol.iterations, sol.evaluations), sol.solver),
+    lambda solver, leaves: LeastSquaresSolution(*leaves, solver),
+)
+register_pytree_node(
     RootSolution,
     lambda sol: ((sol.z, sol.status, sol.residual_norm, sol.iterations, sol.evaluations), sol.solver),
     lambda solver, leaves: RootSolution(*leaves, solver),
@@ -148,6 +154,8 @@ BACKEND = SimpleNamespace(
     products=products,
     dense=dense,
     columns=columns,
+    vjp=jax.vjp,
+    constant=jax.lax.stop_gradient,
     run=run,
     found_on_host=found_on_host,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import SolveError, SolveWarning
 from ..status import Status
 
-__all__ = ["RootSolution", "report"]
+__all__ = ["RootSolution", "report", "report_lines"]
 
 _log = logging.getLogger("backsolve")
 
@@ -74,20 +74,25 @@ class RootSolution:
     @property
     def message(self) -> str:
         """One line per outcome: how many samples, how accurate, and what to do."""
-        status, norms = np.asarray(self.status).reshape(-1), np.asarray(self.residual_norm).reshape(-1)
-        lines = []
-        for code in sorted(set(status.tolist())):
-            which = np.flatnonzero(status == code)
-            where = "" if status.size == 1 else f" ({which.size} of {status.size} samples, first {which[0]})"
-            size = f"residual norm {norms[which].max():.1e}"
-            lines.append(f"{Status(code).name}{where}: {size}; {ADVICE.get(Status(code), Status(code).advice)}.")
-        return "\n".join(lines)
+        return report_lines(self.status, self.residual_norm, "residual norm", ADVICE)
 
     def __repr__(self) -> str:
         count = int(np.max(np.asarray(self.iterations), initial=0))
         plural = "s" * (count != 1)
         name = getattr(self.solver, "__name__", self.solver)
         return f"RootSolution: z of shape {tuple(self.z.shape)}, by {name}, {count} iteration{plural}\n{self.message}"
+
+
+def report_lines(status: Any, norms: Any, what: str, advice: dict) -> str:
+    """A line for each outcome."""
+    status, norms = np.asarray(status).reshape(-1), np.asarray(norms).reshape(-1)
+    lines = []
+    for code in sorted(set(status.tolist())):
+        which = np.flatnonzero(status == code)
+        where = "" if status.size == 1 else f" ({which.size} of {status.size} samples, first {which[0]})"
+        size = f"{what} {norms[which].max():.1e}"
+        lines.append(f"{Status(code).name}{where}: {size}; {advice.get(Status(code), Status(code).advice)}.")
+    return "\n".join(lines)
 
 
 def report(owner: str, solution: Any, policy: str) -> None:

@@ -27,6 +27,7 @@ from ..status import Status
 from .coloring import Coloring
 from .iteration import Iterate, Run, norms, settled
 from .outcome import RootSolution, report
+from .saddle import Saddle
 
 __all__ = ["Problem", "Series", "SeriesAdjoint"]
 
@@ -93,7 +94,7 @@ class Problem:
         self.owner, self.flat, self.shape, self.samples = owner, flat, shape, samples
         self.solver: Any = options["solver"]
         self.jacobian: Any = options["jacobian"]
-        self.target: Callable = options["target"]
+        self.arrived: Callable = options["arrived"]
         self.series: Series | None = options["series"]
         self.method: Any = options["method"]
         self.adjoint: Adjoint = options["adjoint"]
@@ -101,6 +102,8 @@ class Problem:
         self.batch_shape = shape[: options["batch_axes"]]
         self.function: Callable = options["function"]
         """What the user gave."""
+        self.outcome: Callable = options.get("outcome", RootSolution)
+        """Makes what the user gets, of the arguments of `RootSolution`."""
 
     def on(self, flat: Callable) -> Problem:
         """The same problem for a function that takes other leaves."""
@@ -118,7 +121,7 @@ class Problem:
         operator = lambda z: self.operator(backend, xp.reshape(z, (-1,)), leaves)  # noqa: E731
         if isinstance(self.jacobian, Coloring):
             self._check_pattern(backend, z0, leaves)
-        run = Run(backend, residual, self.target, operator, {"method": self.method_for(operator(split(z0)))})
+        run = Run(backend, residual, self.arrived, operator, {"method": self.method_for(operator(split(z0)))})
         if not hasattr(self.solver, "solve"):
             return self._by_users_solver(run, split(z0))
         found = self.solver.solve(run, split(z0))
@@ -143,15 +146,15 @@ class Problem:
         xp = run.backend.xp
         r = run.residual(found.z)
         verdict = settled(run, found.z, r)
-        failed = xp.where(found.status < 0, found.status, int(otherwise))
-        status = xp.where(verdict == 0, xp.astype(failed, xp.int32), verdict)
+        status = xp.where(verdict == 0, int(otherwise), verdict)
+        status = xp.astype(xp.where(found.status < 0, found.status, status), xp.int32)
         return found._replace(r=r, status=status, least=norms(xp, r), evaluations=found.evaluations + 1, memory=())
 
     def report(self, backend: Any, found: Iterate, z: Any) -> RootSolution:
         """What became of it, for the user; raises or warns where numbers are known."""
         numbers = (found.status, found.least, found.steps)
         status, size, steps = (v.reshape(self.batch_shape) for v in numbers)
-        sol = RootSolution(z.reshape(self.shape), status, size, steps, found.evaluations, self.solver)
+        sol = self.outcome(z.reshape(self.shape), status, size, steps, found.evaluations, self.solver)
         if backend.known(status) is not None:
             sol.evaluations = int(found.evaluations)
             report(self.owner, sol, self.policy)
@@ -160,12 +163,14 @@ class Problem:
     # -- the Jacobian ---------------------------------------------------------------------------------------------
 
     def operator(self, backend: Any, z: Any, leaves: tuple) -> Any:
-        """J at z (batch·n,), as a differentiable function of z and the leaves."""
+        """J at z (batch·n,), as a differentiable function of z and the leaves; of least squares that of residuals."""
         kind, size = self.jacobian, int(z.shape[0])
         if kind == "products":
             return backend.products(self.flat, z, leaves)
         if kind == "dense":
             return Dense(backend.dense(self.flat, z, leaves))
+        if isinstance(kind, Saddle):
+            return kind.residuals(backend, self.flat, z, leaves)
         if isinstance(kind, Coloring):
             products = backend.columns(self.flat, z, leaves, kind.seeds)
             values = products.reshape(-1)
@@ -201,12 +206,19 @@ class Problem:
 
     def inverse(self, backend: Any, z: Any, leaves: tuple, g: Any, adjoint: bool, box: list | None = None) -> Any:
         """J⁻¹ g or J⁻ᴴ g at z, or what `Series` makes of it; `box` receives what became of it."""
+        if isinstance(self.jacobian, Saddle):  # which is symmetric
+            A, g, back = self.jacobian.reduced(backend, self.flat, z, leaves, g)
+            return back(self._solved(A, g, box))
         J = self.operator(backend, z, leaves)
         A = J.H if adjoint else J
         if self.series is not None:
             return self._by_series(backend, A, g, box)
+        return self._solved(A, g, box)
+
+    def _solved(self, A: Any, g: Any, box: list | None) -> Any:
+        """A⁻¹ g, with the targets of derivatives."""
         more = self.adjoint
-        options = {"method": self.method_for(J), "rtol": more.rtol, "atol": more.atol}
+        options = {"method": self.method_for(A), "rtol": more.rtol, "atol": more.atol}
         try:
             if box is None:
                 return solve(A, g, on_failure=more.on_failure or self.policy, **options)

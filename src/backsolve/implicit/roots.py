@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..options import Adjoint, check_tolerance
+from .iteration import norms
 from .outcome import RootSolution
 from .setup import prepare, solved, tolerance
 
@@ -148,7 +149,7 @@ def _found(F, z0, params, solver, jacobian, batch_axes, atol, method, adjoint, o
         solver=solver,
         jacobian=jacobian,
         batch_axes=batch_axes,
-        target=lambda z, r: target,
+        arrived=lambda run, z, r: norms(run.backend.xp, r) <= target,
         series=None,
         method=method,
         adjoint=adjoint,

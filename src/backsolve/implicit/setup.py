@@ -20,7 +20,7 @@ from .outcome import RootSolution
 from .problem import Problem
 from .solvers import AbstractSolver, Anderson, Broyden, Picard
 
-__all__ = ["backend_of", "prepare", "solved"]
+__all__ = ["backend_of", "check_adjoint", "prepare", "solved", "taken", "tolerance"]
 
 SOLVERS: dict[str, AbstractSolver] = {
     "newton": Newton(),
@@ -44,21 +44,8 @@ def prepare(owner: str, make: Callable, function: Any, z0: Any, params: Any, **o
 
     ``make(z, y) -> F`` gives the residual from z and what `function` returned.
     """
-    if not callable(function):
-        raise TypeError(f"{owner}: the first argument must be a function (z, *params); got {describe(function)}.")
-    if not isinstance(params, tuple | list):
-        raise TypeError(
-            f"{owner}: params must be a tuple of what the function takes after z; got {describe(params)}: "
-            "write (params,) for one."
-        )
-    frontend = frontend_of(z0, *(_arrays(params)))
-    backend = backend_of(frontend)
-    z0 = frontend.asarray("z0", z0)
-    kind = str(z0.dtype).removeprefix("torch.")
-    if kind not in ("float32", "float64"):
-        raise TypeError(f"{owner}: z0 must be of dtype float32 or float64; got {describe(z0)}: split complex unknowns.")
-    shape = tuple(z0.shape)
-    leaves, rebuild = backend.flatten_params(tuple(params))
+    backend, z0, leaves, rebuild = taken(owner, function, z0, params)
+    shape, kind = tuple(z0.shape), str(z0.dtype).removeprefix("torch.")
     samples = _samples(owner, shape, options["batch_axes"])
 
     def flat(z: Any, leaves: tuple) -> Any:
@@ -73,10 +60,28 @@ def prepare(owner: str, make: Callable, function: Any, z0: Any, params: Any, **o
 
     options["solver"] = _solver(owner, options["solver"])
     options["jacobian"] = _jacobian(owner, options["jacobian"], prod(shape), samples, rebuild)
-    options["adjoint"] = _adjoint(owner, options["adjoint"])
+    options["adjoint"] = check_adjoint(owner, options["adjoint"])
     options["on_failure"] = check_on_failure(options["on_failure"])
     options["function"] = function
     return backend, Problem(owner, flat, shape, samples, options), z0.reshape(-1), leaves
+
+
+def taken(owner: str, function: Any, z0: Any, params: Any) -> tuple:
+    """The backend, z0, the leaves of the parameters, and what puts other leaves in their place."""
+    if not callable(function):
+        raise TypeError(f"{owner}: the first argument must be a function (z, *params); got {describe(function)}.")
+    if not isinstance(params, tuple | list):
+        raise TypeError(
+            f"{owner}: params must be a tuple of what the function takes after z; got {describe(params)}: "
+            "write (params,) for one."
+        )
+    frontend = frontend_of(z0, *(_arrays(params)))
+    backend = backend_of(frontend)
+    z0 = frontend.asarray("z0", z0)
+    kind = str(z0.dtype).removeprefix("torch.")
+    if kind not in ("float32", "float64"):
+        raise TypeError(f"{owner}: z0 must be of dtype float32 or float64; got {describe(z0)}: split complex unknowns.")
+    return backend, z0, *backend.flatten_params(tuple(params))
 
 
 def solved(prepared: tuple, keep_best: bool) -> RootSolution:
@@ -90,7 +95,7 @@ def solved(prepared: tuple, keep_best: bool) -> RootSolution:
                 f"{problem.owner}_with_info has no verdict for each example of torch.func.vmap: "
                 f"call {problem.owner} there."
             )
-        return RootSolution(z.reshape(problem.shape), None, None, None, None, problem.solver)
+        return problem.outcome(z.reshape(problem.shape), None, None, None, None, problem.solver)
     sol = problem.report(backend, found, z)
     sol._backward = backward
     if not keep_best:
@@ -150,7 +155,7 @@ def _jacobian(owner: str, kind: Any, size: int, samples: int, rebuild: Callable)
     )
 
 
-def _adjoint(owner: str, adjoint: Any) -> Adjoint:
+def check_adjoint(owner: str, adjoint: Any) -> Adjoint:
     if adjoint is not None and not isinstance(adjoint, Adjoint):
         raise TypeError(f"{owner}: adjoint must be a backsolve.Adjoint; got {describe(adjoint)}.")
     return adjoint or Adjoint()

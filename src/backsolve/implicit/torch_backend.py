@@ -46,7 +46,7 @@ def flatten_params(params: tuple) -> tuple[tuple, Callable]:
     return tuple(torch.as_tensor(leaf) for leaf in leaves), rebuild
 
 
-def _vjp(function: Callable, *arguments: Any) -> tuple[Any, Callable]:
+def vjp(function: Callable, *arguments: Any) -> tuple[Any, Callable]:
     """The value and the pullback."""
     return torch.func.vjp(function, *arguments)[:2]  # type: ignore[return-value]
 
@@ -58,12 +58,12 @@ def products(flat: Callable, z: torch.Tensor, leaves: tuple) -> MatrixFree:
     """
     n = len(z)
     if not torch.is_grad_enabled() and not is_transformed():
-        _, pull = _vjp(lambda z: flat(z, leaves), z)
+        _, pull = vjp(lambda z: flat(z, leaves), z)
         return MatrixFree(lambda _, g: pull(g)[0], (), (n, n)).H
 
     def transposed(params: tuple, g: torch.Tensor) -> torch.Tensor:
         z, leaves = params
-        return _vjp(lambda z: flat(z, leaves), z)[1](g)[0]
+        return vjp(lambda z: flat(z, leaves), z)[1](g)[0]
 
     return MatrixFree(transposed, (z, leaves), (n, n)).H
 
@@ -75,8 +75,8 @@ def dense(flat: Callable, z: torch.Tensor, leaves: tuple) -> torch.Tensor:
 
 def columns(flat: Callable, z: torch.Tensor, leaves: tuple, seeds: np.ndarray) -> torch.Tensor:
     """J s for each row s of `seeds`: forward mode by two transpositions, which any function with a backward has."""
-    y, pull = _vjp(lambda z: flat(z, leaves), z)
-    _, push = _vjp(pull, torch.zeros_like(y))
+    y, pull = vjp(lambda z: flat(z, leaves), z)
+    _, push = vjp(pull, torch.zeros_like(y))
     return torch.func.vmap(lambda s: push((s,))[0])(like(z, seeds))
 
 
@@ -118,7 +118,7 @@ class _Root(Function):
         box = None if is_transformed() else call.backward
         g = call.marked(z, g, 0.0)  # or the solve would spoil the others
         lam = call.marked(z, call.problem.inverse(BACKEND, z, tuple(leaves), g, True, box))
-        _, pull = _vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
+        _, pull = vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
         bars: list[Any] = [None] * len(leaves)
         for at, bar in zip(which, pull(-lam), strict=True):
             bars[at] = bar
@@ -129,8 +129,8 @@ class _Root(Function):
         with nested_forward_mode():
             z, *leaves = map(primal, ctx.saved_tensors)
             call, which = ctx.call, [at for at, dot in enumerate(dots) if dot is not None]
-            y, pull = _vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
-            _, push = _vjp(pull, torch.zeros_like(y))
+            y, pull = vjp(_varying(call.problem.flat, z, leaves, which), *(leaves[at] for at in which))
+            _, push = vjp(pull, torch.zeros_like(y))
             u = push(tuple(dots[at] for at in which))[0]
             return call.marked(z, call.problem.inverse(BACKEND, z, tuple(leaves), -u, False))
 
@@ -212,6 +212,8 @@ BACKEND = SimpleNamespace(
     products=products,
     dense=dense,
     columns=columns,
+    vjp=vjp,
+    constant=torch.Tensor.detach,
     run=run,
     found_on_host=found_on_host,
 )
