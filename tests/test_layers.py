@@ -27,6 +27,7 @@ PUBLIC = [
     "backsolve",
     "backsolve.gallery",
     "backsolve.gradients",
+    "backsolve.learn",
     "backsolve.local",
     "backsolve.nn",
     "backsolve.preconditioners",

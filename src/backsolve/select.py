@@ -252,7 +252,7 @@ def check_method(method: Any) -> AbstractMethod | None:
             known = ", ".join(map(repr, ("auto", *METHODS)))
             raise ValueError(f"method must be one of {known}, or a method object; got {method!r}{hint}.")
         return METHODS[method]()
-    if not isinstance(method, tuple(METHODS.values())):
+    if not isinstance(method, (*METHODS.values(), IterativeMethod)) or type(method) is IterativeMethod:
         raise ValueError(
             f"method must be a name or a method object such as backsolve.SuperLU(); got {describe(method)}."
         )

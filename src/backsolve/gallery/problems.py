@@ -1,9 +1,4 @@
-"""Named test problems, of any size, with declared properties and a dense truth made with NumPy alone.
-
->>> from backsolve import gallery
->>> gallery.problem("poisson2d", 25)
-Problem poisson2d: 25 unknowns, 105 values, diagonally_dominant, hermitian, m_matrix, positive_definite, symmetric
-"""
+"""Named test problems, of any size, with declared properties and a dense truth made with NumPy alone."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .operators import CSR, coo
+from ..operators import CSR, coo
 
 __all__ = ["PROPERTIES", "Problem", "names", "problem"]
 

@@ -1,0 +1,68 @@
+"""Parts of solvers that are learned: they change the time, never the answer. Training needs PyTorch.
+
+>>> from backsolve import gallery, learn
+>>> M = learn.VCycle()  # with weights set by hand; `LearnedVCycle` learns them
+>>> M.hermitian
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .comparison import TWINS, Report, report
+from .examination import Examination, examine
+from .guided import DirectionLog, GuidedCG
+from .guided_preconditioner import GuidedPreconditioner
+from .network import Network
+from .vcycle import VCycle
+
+if TYPE_CHECKING:
+    from .torch_directions import NeuralDirections
+    from .torch_fit import Fit, fit, load, save
+    from .torch_vcycle import LearnedVCycle
+
+__all__ = [
+    "TWINS",
+    "DirectionLog",
+    "Examination",
+    "Fit",
+    "GuidedCG",
+    "GuidedPreconditioner",
+    "LearnedVCycle",
+    "Network",
+    "NeuralDirections",
+    "Report",
+    "VCycle",
+    "examine",
+    "fit",
+    "load",
+    "report",
+    "save",
+]
+
+LEARNED = ("LearnedVCycle", "NeuralDirections")
+"""Classes that checkpoints may name."""
+
+_OF_TORCH = {
+    "Fit": "torch_fit",
+    "LearnedVCycle": "torch_vcycle",
+    "NeuralDirections": "torch_directions",
+    "fit": "torch_fit",
+    "load": "torch_fit",
+    "save": "torch_fit",
+}
+"""Which module has what needs torch: loaded at first use, as what was exported works without it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import_module("torch")
+    except ImportError as error:
+        raise ImportError(f"backsolve.learn.{name} needs PyTorch: pip install 'backsolve[torch]'.") from error
+    value = getattr(import_module(f".{_OF_TORCH[name]}", __package__), name)
+    globals()[name] = value
+    return value
