@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 from .comparison import TWINS, Report, report
 from .deflation import Deflation
 from .examination import Examination, examine
+from .factor import CorrectedFactor
 from .guided import DirectionLog, GuidedCG
 from .guided_preconditioner import GuidedPreconditioner
 from .low_rank import ScaledLowRank
 from .network import Network
 from .polynomial import ConjugateSteps, MomentumSteps
+from .proposal import propose
 from .vcycle import VCycle
 
 if TYPE_CHECKING:
+    from .torch_differentiable import DifferentiablePreconditioner
     from .torch_directions import NeuralDirections
+    from .torch_factor import IncompleteFactor
     from .torch_fit import Fit, fit, load, save
     from .torch_losses import check_loss, condition_loss, kaporin_loss
     from .torch_low_rank import LowRankDiagonal
@@ -32,12 +36,15 @@ if TYPE_CHECKING:
 __all__ = [
     "TWINS",
     "ConjugateSteps",
+    "CorrectedFactor",
     "Deflation",
+    "DifferentiablePreconditioner",
     "DirectionLog",
     "Examination",
     "Fit",
     "GuidedCG",
     "GuidedPreconditioner",
+    "IncompleteFactor",
     "LearnedChebyshev",
     "LearnedVCycle",
     "LowRankDiagonal",
@@ -54,15 +61,26 @@ __all__ = [
     "fit",
     "kaporin_loss",
     "load",
+    "propose",
     "report",
     "save",
 ]
 
-LEARNED = ("LearnedChebyshev", "LearnedVCycle", "LowRankDiagonal", "NeuralDirections", "UnrolledCG")
+LEARNED = (
+    "DifferentiablePreconditioner",
+    "IncompleteFactor",
+    "LearnedChebyshev",
+    "LearnedVCycle",
+    "LowRankDiagonal",
+    "NeuralDirections",
+    "UnrolledCG",
+)
 """Classes that checkpoints may name."""
 
 _OF_TORCH = {
+    "DifferentiablePreconditioner": "torch_differentiable",
     "Fit": "torch_fit",
+    "IncompleteFactor": "torch_factor",
     "LearnedChebyshev": "torch_steps",
     "LearnedVCycle": "torch_vcycle",
     "LowRankDiagonal": "torch_low_rank",

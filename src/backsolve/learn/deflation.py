@@ -29,6 +29,8 @@ class Deflation(AbstractPreconditioner):
     ----------
     V : array (n, m)
         A basis, of full rank.
+    scaled : bool
+        Whether V is meant for S A S with S = diag(A)^(-1/2): then S V takes its place for each A.
 
     Notes
     -----
@@ -52,6 +54,7 @@ class Deflation(AbstractPreconditioner):
     """
 
     V: Any
+    scaled: bool = False
 
     name: ClassVar[str] = "deflation"
     hermitian: ClassVar[bool] = True
@@ -89,8 +92,7 @@ class Deflation(AbstractPreconditioner):
         scaled = sp.csc_array(S @ matrix @ S)
         start = np.random.default_rng(0).standard_normal(A.shape[0])
         options: dict[str, Any] = {"sigma": 0.0} if outliers == "small" else {"which": "LA"}
-        vectors = splinalg.eigsh(scaled, rank, v0=start, **options)[1]
-        return Deflation(S @ vectors)
+        return Deflation(splinalg.eigsh(scaled, rank, v0=start, **options)[1], scaled=True)
 
     def refuse(self, A: Any) -> str | None:
         """It needs the entries of a real A of its size."""
@@ -108,9 +110,10 @@ class Deflation(AbstractPreconditioner):
         """Project A onto V."""
         structure, xp = A.structure, A.structure.xp
         d, broken = diagonal_of(A)
-        V = xp.astype(structure.like(d, self.V), d.dtype)
-        AV = structure.matvec(A.data, xp.zeros((d.shape[0], *V.shape), dtype=d.dtype) + V)
-        E = structure.to_numpy(xp.matmul(V.T, AV)).astype(float)
+        V = xp.zeros((d.shape[0], *self.V.shape), dtype=d.dtype) + xp.astype(structure.like(d, self.V), d.dtype)
+        V = V / xp.sqrt(xp.abs(d)) if self.scaled else V
+        AV, VT = structure.matvec(A.data, V), xp.matrix_transpose(V)
+        E = structure.to_numpy(xp.matmul(VT, AV)).astype(float)
         E = (E + E.transpose(0, 2, 1)) / 2
         bad = ~np.isfinite(E).all(axis=(1, 2))
         E[bad] = np.eye(E.shape[1])
@@ -120,7 +123,7 @@ class Deflation(AbstractPreconditioner):
         inverse = xp.astype(structure.like(d, np.linalg.inv(E)), d.dtype)
 
         def apply(v: Any, adjoint: bool) -> Any:
-            coarse = xp.matmul(inverse, xp.matmul(V.T, v))
+            coarse = xp.matmul(inverse, xp.matmul(VT, v))
             z = (v - xp.matmul(AV, coarse)) / d
             return z - xp.matmul(V, xp.matmul(inverse, xp.matmul(xp.matrix_transpose(AV), z)) - coarse)
 

@@ -92,8 +92,8 @@ class MomentumSteps(AbstractPreconditioner):
         least, largest = factor_range(alphas, betas)
         if not 0 < largest < 1e150:
             raise ValueError(
-                f"MomentumSteps: alphas and betas must give a polynomial that is of moderate size on [0, 2]; its largest "
-                f"value there is {largest:.1e}: train again with a smaller lr, or load a checkpoint."
+                f"MomentumSteps: alphas and betas must give a polynomial of moderate size on [0, 2]; its largest value "
+                f"there is {largest:.1e}: train again with a smaller lr, or load a checkpoint."
             )
         lift = max(0.0, _MARGIN * largest - least)
         for name, value in (("alphas", alphas), ("betas", betas), ("lift", lift)):

@@ -41,8 +41,8 @@ def conjugate_steps(
 ) -> Any:
     """x after some steps of CG from zero, whose coefficients are multiplied by α_k and β_k.
 
-    With all of them 1 it is CG preconditioned by ``inverse`` = D⁻¹. Factors change β_k relatively: as CG's own β vary by
-    orders of magnitude, something added to them would end all conjugacy. A column stops where rᵀ D⁻¹ r has fallen to
+    With all of them 1 it is CG preconditioned by ``inverse`` = D⁻¹. Factors change β_k relatively: as CG's own β vary
+    by orders of magnitude, something added to them would end all conjugacy. A column stops where rᵀ D⁻¹ r has fallen to
     rounding level of what it was at first, or a curvature is not positive: a test that knows no scale. Divisions there
     are by 1, so no NaN enters x or a derivative.
     """

@@ -65,9 +65,9 @@ def check_loss(loss: torch.Tensor, module: torch.nn.Module) -> None:
 def kaporin_loss(M: Any, A: Any, *, logdet: float | None = None) -> torch.Tensor:
     """log K / n for Kaporin's condition number K = (tr(M A)/n)ⁿ / det(M A), at least 0, and 0 for M = c A⁻¹ alone.
 
-    The iterations of CG to a reduction by ε are at most log₂ K + log₂ 1/ε, nearly. Exact: a module with methods
-    ``trace(A)`` and ``logdet(A)``, as `LowRankDiagonal`, costs a product of A with its columns; another M is made dense,
-    n applications.
+    CG reduces the residual by ε in at most log₂ K + log₂ 1/ε iterations, nearly. Exact: a module with methods
+    ``trace(A)`` and ``logdet(A)``, as `LowRankDiagonal`, costs a product of A with its columns; another M is made
+    dense, in n applications.
 
     Parameters
     ----------
@@ -118,9 +118,7 @@ def kaporin_loss(M: Any, A: Any, *, logdet: float | None = None) -> torch.Tensor
     return torch.log(trace / n) - (own + logdet) / n
 
 
-def condition_loss(
-    M: Any, A: Any, *, tol: float = 1e-3, maxiter: int | None = None, seed: int = 0
-) -> torch.Tensor:
+def condition_loss(M: Any, A: Any, *, tol: float = 1e-3, maxiter: int | None = None, seed: int = 0) -> torch.Tensor:
     """log κ(M A), the logarithm of the largest eigenvalue of M A over the smallest, for large n.
 
     A Lanczos process without gradient finds the extreme eigenvectors y; then they are held fixed, and the gradient is

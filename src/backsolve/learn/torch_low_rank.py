@@ -86,7 +86,7 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
         return c, torch.exp(centre / 2) * self.U / torch.sqrt(1 + (size / _LARGEST) ** 2)
 
     def set_spectral(self, problems: Sequence[Any]) -> LowRankDiagonal:
-        """Set c and U by the extreme eigenvectors of the mean of S A S over some problems, without training; return self.
+        """Set c and U by the extreme eigenvectors of the mean of S A S over problems, without training; return self.
 
         c is 1 or the mean of the other eigenvalues, and c + U Uᵀ has the inverse or the value of the extreme ones.
         """
@@ -113,7 +113,7 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
 
     def deflation(self) -> Deflation:
         """Return the `Deflation` of the learned columns: projected onto them for each A, it forgives their lengths."""
-        return Deflation(self.export().U)
+        return Deflation(self.export().U, scaled=True)
 
     def _form(self) -> tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]:
         """c, W, sign and log det with S⁻¹ M S⁻¹ = diag(c) + sign W Wᵀ."""
@@ -176,8 +176,8 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
         for name, value in (("g", c), ("U", U)):
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(
-                    f"LowRankDiagonal: parameters must be finite; {name} is not: train again with a smaller lr, or load "
-                    "a checkpoint."
+                    f"LowRankDiagonal: parameters must be finite; {name} is not: train again with a smaller lr, or "
+                    "load a checkpoint."
                 )
         return ScaledLowRank(c.numpy(), U.numpy(), self.outliers)
 

@@ -97,20 +97,18 @@ class LearnedChebyshev(torch.nn.Module, AbstractPreconditioner):
         size = systems.spread(torch.sqrt(systems.dots(systems.x, systems.b)))
         r = systems.b / size
         alphas, betas, z = [], [], inverse * r
-        p, rz, before = z, torch.dot(r, z), 1.0
+        p, rz, beta, before = z, float(torch.dot(r, z)), 0.0, 1.0
         for _ in range(len(self.a)):
             q = systems.A(p)
-            alpha = rz / torch.dot(p, q)
-            # CG's direction times α is the correction d: d_k = α_k z_k + (β_k α_k / α_{k-1}) d_{k-1}
-            beta = torch.dot(r, z) * 0 if not alphas else step * alpha / before
-            alphas.append(float(alpha))
-            betas.append(float(beta))
+            alpha = rz / float(torch.dot(p, q))
+            # CG's direction p_k times α_k is the correction d_k = α_k z_k + (β_k α_k / α_{k-1}) d_{k-1}
+            alphas.append(alpha)
+            betas.append(beta * alpha / before)
             r, before = r - alpha * q, alpha
             z = inverse * r
-            after = torch.dot(r, z)
-            step, rz = after / rz, after
-            p = z + step * p
-        betas[0] = 0.0
+            after = float(torch.dot(r, z))
+            beta, rz = after / rz, after
+            p = z + beta * p
         with torch.no_grad():
             self.start.copy_(torch.tensor([alphas, betas], dtype=torch.float64))
             self.a.zero_()
