@@ -57,7 +57,7 @@ def trained(module: Any, family: Any, **options: Any) -> tuple[Any, float]:
 
 def symmetric() -> dict[str, Any]:
     model = gallery.GeometricGraph(n=1024)
-    net, seconds = trained(learn.NeuralDirections(), model, steps=140, lr=0.01, train=16, batch=4, held_out=4, every=20)
+    net, seconds = trained(learn.NeuralDirections(), model, steps=240, lr=0.01, train=16, batch=4, held_out=4, every=20)
     families = {
         "geometric graph": model,
         "geometric graph, 4 times the size": gallery.GeometricGraph(n=4096),
@@ -76,7 +76,20 @@ def symmetric() -> dict[str, Any]:
     learned = {name: learn.GuidedCG(net=net.export(), M=MIC(0.99))}
     found = learn.report(learned, families, twins=twins, training_seconds={name: seconds})
     print(found)
-    return json.loads(found.to_json()) | {"seconds": seconds, "guided": name, "adversarial": adversarial(model(2000))}
+    told = {"adversarial": adversarial(model(2000)), "memory": memory(model(2000), net)}
+    return json.loads(found.to_json()) | {"seconds": seconds, "guided": name} | told
+
+
+def memory(problem: Any, net: Any) -> dict[str, dict[int, int]]:
+    """Iterations by the number of directions that are kept, with the network never switched off."""
+    found: dict[str, dict[int, int]] = {"trained": {}, "not trained": {}}
+    for name, weights in (("trained", net.export()), ("not trained", learn.NeuralDirections().export())):
+        for kept in (1, 2, 4, 10, 20, 40):
+            method = learn.GuidedCG(net=weights, M=MIC(0.99), least=0.0, directions=kept)
+            sol = bs.solve_with_info(problem.A, problem.b, method=method, rtol=1e-8)
+            found[name][kept] = int(sol.stats.iterations)
+    classical = bs.solve_with_info(problem.A, problem.b, method=bs.CG(M=MIC(0.99)), rtol=1e-8)
+    return found | {"no network": {0: int(classical.stats.iterations)}}
 
 
 def general() -> dict[str, Any]:
@@ -148,6 +161,14 @@ def render(content: dict[str, Any]) -> None:
     for name, row in parts["symmetric"]["adversarial"].items():
         cells = [name, row["iterations"], row["guided"], row["off"], row["status"], f"{row['error']:.0e}"]
         page.append("| " + " | ".join(map(str, cells)) + " |")
+    page.append(
+        "\n## Directions that are kept\n\nIterations to 1e-8 on the same graph, never switched off; each makes two.\n"
+    )
+    kept = list(parts["symmetric"]["memory"]["trained"])
+    page.append("| network | " + " | ".join(kept) + " |\n|" + "---|" * (len(kept) + 1))
+    for name in ("trained", "not trained"):
+        page.append(f"| {name} | " + " | ".join(str(parts["symmetric"]["memory"][name][k]) for k in kept) + " |")
+    page.append(f"\nWithout a network: {parts['symmetric']['memory']['no network']['0']}.")
     (RESULTS / "neural_directions.md").write_text("\n".join(page) + "\n")
     part = parts["symmetric"]
     learn.Report(part["rows"], part["rtol"], part["training_seconds"]).plot(RESULTS / "neural_directions.png")

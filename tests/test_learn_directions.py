@@ -3,6 +3,7 @@
 import logging
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -140,6 +141,15 @@ def test_failures_have_their_status():
     assert bs.solve_with_info(p.A, 0 * p.b, method=learn.GuidedCG(net=small())).converged
 
 
+def test_jax_calls_the_host_for_it():
+    p = gallery.P1Mesh(side=7)(0)
+    method = learn.GuidedCG(net=small(), M="mic", rtol=1e-11)
+    with jax.enable_x64(True):
+        A = bs.CSR(jax.numpy.asarray(p.A.data), p.A.structure.indices, p.A.structure.indptr, p.A.shape)
+        x = jax.jit(lambda b: bs.solve(A, b, method=method))(jax.numpy.asarray(p.b))
+        np.testing.assert_allclose(x, p.solution(), rtol=1e-7)
+
+
 def test_gradients_through_a_guided_solve_are_those_of_a_direct_one():
     p, found = gallery.P1Mesh(side=7)(0), []
     for method in (learn.GuidedCG(net=small(), M="ic0", rtol=1e-12), "superlu"):
@@ -151,7 +161,7 @@ def test_gradients_through_a_guided_solve_are_those_of_a_direct_one():
 
 
 def test_training_pays_on_graphs_that_were_not_seen_and_on_larger_ones():
-    net = learn.NeuralDirections(channels=4, layers=4, hidden=4)
+    net = learn.NeuralDirections(channels=4, layers=4, hidden=4, kinds=1)
     found = learn.fit(net, GRAPHS, steps=60, lr=0.02, train=4, batch=4, held_out=2, every=10, patience=10)
     assert found.best < found.validations[0][1] - 0.5
     for family in (GRAPHS, gallery.GeometricGraph(n=640)):

@@ -75,6 +75,25 @@ def test_grids_are_found_from_patterns_alone():
     assert grid_of(ring.structure) is None  # 35 steps back is no neighbour
 
 
+@pytest.mark.parametrize("grid", [(500,), (301, 3), (2, 150), (3, 3, 40), (17, 31)])
+def test_narrow_grids_shrink_along_their_long_axes(grid):
+    """In two dimensions and more they are solved about as quickly as squares."""
+    parts = [sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)) for n in grid]
+    A = sp.csr_array((0, 0))
+    for axis, part in enumerate(parts):
+        before, after = int(np.prod(grid[:axis])), int(np.prod(grid[axis + 1 :]))
+        term = sp.kron(sp.kron(sp.eye_array(before), part), sp.eye_array(after), format="csr")
+        A = term if axis == 0 else sp.csr_array(A + term)
+    A.sort_indices()
+    M = learn.VCycle(hierarchy="grid", grid=grid)
+    sol = bs.solve_with_info(A, np.random.default_rng(0).standard_normal(A.shape[0]), method="cg", M=M)
+    assert sol.converged and int(sol.stats.iterations) <= 12
+    assert learn.examine(M, A).passed
+    assert hierarchy._bottom(np.eye(3)[None]).nbytes < 100  # the coarsest level is dense, and so it must be small
+    levels = grid_levels(Stencil.of(bs.aslinearoperator(A).structure, A.data[None], grid))
+    assert levels[-1].nbytes <= 8 * 64**2
+
+
 def test_the_boundary_is_seen_in_the_matrix():
     """Half a cell away for cells, a whole one for nodes, nowhere for a Laplacian without ground."""
     cells = gallery.Diffusion(side=8, sigma=0.0)(0)
@@ -196,6 +215,29 @@ def test_every_frontend_takes_it_and_gradients_are_those_of_a_direct_solve():
         np.testing.assert_allclose(solve(jax.numpy.asarray(p.b)), truth, rtol=1e-9)
 
 
+def test_tensorflow_takes_what_was_learned():
+    import tensorflow as tf
+
+    p = gallery.Diffusion(side=10)(0)
+    A = bs.CSR(tf.constant(p.A.data), p.A.structure.indices, p.A.structure.indptr, p.A.shape)
+    guided = learn.GuidedCG(net=learn.NeuralDirections(channels=2, layers=1), M="mic")
+    for options in ({"method": "cg", "M": learn.LearnedVCycle()}, {"method": guided}):
+        x = bs.solve(A, tf.constant(p.b), rtol=1e-11, **options)
+        np.testing.assert_allclose(x.numpy(), p.solution(), rtol=1e-7)
+
+
+def test_weights_however_bad_never_change_the_answer():
+    p, rng = gallery.Diffusion(side=12, sigma=2.0)(3), np.random.default_rng(4)
+    truth = p.solution()
+    for size in (1.0, 30.0, 1e6):
+        M = learn.LearnedVCycle(levels=2)
+        with torch.no_grad():
+            for value in M.parameters():
+                value.copy_(torch.from_numpy(size * rng.standard_normal(2)))
+        x = bs.solve(p.A, p.b, method="cg", M=M, rtol=1e-12)
+        assert np.linalg.norm(x - truth) < 1e-9 * np.linalg.norm(truth)
+
+
 def test_single_precision_stays_so_and_columns_are_apart():
     p = gallery.Diffusion(side=12)(0)
     A = bs.CSR(p.A.data.astype(np.float32), p.A.structure.indices, p.A.structure.indptr, p.A.shape)
@@ -235,6 +277,8 @@ def test_what_it_does_not_take_is_said_before_or_in_the_status():
         solve(sp.csr_array(np.array([[2.0, 1.0], [0.0, 2.0]])))
     with pytest.raises(ValueError, match=r"has grid=\(4, 16\), which is none whose neighbours A joins"):
         solve(p.A, learn.VCycle(grid=(4, 16)))
+    with pytest.raises(ValueError, match="which is none whose neighbours"):
+        solve(p.A, learn.VCycle(grid=(32, 2)))
     with pytest.raises(ValueError, match="has no grid whose neighbours A joins"):
         solve(gallery.GeometricGraph(n=60)(0).A, learn.VCycle(hierarchy="grid"))
     skewed = p.A.data.copy()

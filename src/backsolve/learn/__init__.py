@@ -20,6 +20,7 @@ from .guided_preconditioner import GuidedPreconditioner
 from .low_rank import ScaledLowRank
 from .network import Network
 from .polynomial import ConjugateSteps, MomentumSteps
+from .progress import TrainingProgress
 from .proposal import propose
 from .vcycle import VCycle
 
@@ -53,6 +54,7 @@ __all__ = [
     "NeuralDirections",
     "Report",
     "ScaledLowRank",
+    "TrainingProgress",
     "UnrolledCG",
     "VCycle",
     "check_loss",

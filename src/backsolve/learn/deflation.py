@@ -60,6 +60,7 @@ class Deflation(AbstractPreconditioner):
     hermitian: ClassVar[bool] = True
 
     def __post_init__(self):
+        V: Any
         try:
             V = np.array(self.V, float)
         except (TypeError, ValueError):

@@ -36,7 +36,7 @@ def _found_layout(pattern: Any, grid: tuple[int, ...] | None) -> tuple | None:
     if len(offsets) > 27:
         return None
     for shape in [grid] if grid is not None else _candidates(n, offsets[offsets > 0]):
-        directions = _directions(shape, offsets)
+        directions = _directions(shape, offsets, n)
         if directions is None:
             continue
         which = np.zeros(2 * n - 1, np.int32)
@@ -51,7 +51,7 @@ def _candidates(n: int, steps: np.ndarray) -> list[tuple[int, ...]]:
     """Grids that the distances between joined unknowns allow: runs of them lie around 1, the row and the layer."""
     found: list[tuple[int, ...]] = [(n,)]
     beyond = [int(s) for s in steps if s > 1]
-    widths = [w for s in beyond[:3] for w in (s, s + 1) if w > 1 and n % w == 0]
+    widths = [w for s in beyond[:3] for w in (s, s + 1) if n % w == 0]
     for w in dict.fromkeys(widths):
         found.append((n // w, w))
         layers = [s for s in beyond if s > w + 1]
@@ -60,8 +60,13 @@ def _candidates(n: int, steps: np.ndarray) -> list[tuple[int, ...]]:
     return found
 
 
-def _directions(shape: tuple[int, ...], offsets: np.ndarray) -> tuple | None:
-    """What each offset is on a grid; None if one is no step to a neighbour, or the diagonal is missing."""
+def _directions(shape: tuple[int, ...], offsets: np.ndarray, size: int) -> tuple | None:
+    """What each offset is on a grid; None if one is no step to a neighbour, or the diagonal is missing.
+
+    On rows of two points a step to the next is as long as one to the row after and back: no grid is seen there.
+    """
+    if int(np.prod(shape)) != size or min(shape[1:], default=3) < 3:
+        return None
     strides = np.cumprod([1, *shape[:0:-1]])[::-1]
     steps = {int(np.dot(strides, d)): d for d in product((-1, 0, 1), repeat=len(shape))}
     if 0 not in offsets or any(int(o) not in steps for o in offsets):

@@ -112,7 +112,8 @@ class GuidedCG(IterativeMethod):
     References
     ----------
     Notay 2000, doi:10.1137/S1064827599362314 (variable preconditioning); Bridson and Greif 2006, doi:10.1137/040620047
-    (several directions in each iteration); Kaneda et al. 2023, arXiv:2205.10763 (a network that proposes them).
+    (several directions in each iteration); Spillane 2016, doi:10.1137/15M1028534 (as many as pay); Kaneda et al.
+    2023, arXiv:2205.10763 (a network that proposes them).
 
     Examples
     --------
@@ -151,7 +152,7 @@ class GuidedCG(IterativeMethod):
         """It needs a network, and the graph of a real sparse A."""
         if self.net is None:
             return "needs a network: GuidedCG(net=...)"
-        if A.structure.kind != "csr" or np.dtype(str(A.data.dtype).removeprefix("torch.")).kind == "c":
+        if A.structure.kind != "csr" or "complex" in str(A.data.dtype):
             return "is for real sparse A: use 'cg'"
         return super().refuse(A)
 

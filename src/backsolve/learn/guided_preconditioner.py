@@ -59,7 +59,7 @@ class GuidedPreconditioner(AbstractPreconditioner):
 
     def refuse(self, A: Any) -> str | None:
         """It needs the graph of a real sparse A."""
-        if A.structure.kind != "csr" or np.dtype(str(A.data.dtype).removeprefix("torch.")).kind == "c":
+        if A.structure.kind != "csr" or "complex" in str(A.data.dtype):
             return "is for real sparse A: use 'ilu0', or a function"
         return None if self.M is None else self.M.refuse(A)
 

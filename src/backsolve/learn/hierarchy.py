@@ -98,7 +98,7 @@ def grid_levels(A: Stencil) -> list[Any]:
     """Levels of matrices on a grid."""
     transfer = Transfer(A.grid, A.distances())
     levels: list[Any] = []
-    while np.prod(A.grid) > _SMALL and min(A.grid) > 1:
+    while np.prod(A.grid) > _SMALL:
         levels.append(_grid_level(A, transfer))
         A, transfer = transfer.galerkin(A), transfer.coarser()
     levels.append(_grid_bottom(A))

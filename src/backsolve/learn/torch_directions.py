@@ -62,7 +62,7 @@ class NeuralDirections(torch.nn.Module):
         channels: int = 8,
         layers: int = 4,
         hidden: int = 8,
-        kinds: int = 1,
+        kinds: int = 2,
         M: str = "mic",
         steps: int = 3,
         symmetric: bool = True,

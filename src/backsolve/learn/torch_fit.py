@@ -97,7 +97,8 @@ def fit(
         First seed of the family, and of torch's generator, which is put back afterwards: the same seed, the same
         parameters.
     callback : callable, optional
-        ``callback(step, loss, validation)`` after each validation. What it raises ends the training.
+        ``callback(step, loss, validation)`` after each validation, such as `TrainingProgress`. What it raises ends the
+        training.
 
     Returns
     -------

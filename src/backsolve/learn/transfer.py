@@ -63,10 +63,12 @@ class Transfer:
 
 def _weights(n: int, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     own, other = np.full((len(low), n), 0.75), np.full((len(low), n), 0.25)
+    if n == 1:  # an axis that has shrunk before the others
+        return np.ones_like(own), np.zeros_like(other)
     own[:, 0], other[:, 0] = _at_end(low), 0.0
     if n % 2 == 0:
         own[:, -1], other[:, -1] = _at_end(high), 0.0
-    elif n > 1:  # the last block has one point, so the middles of the last two are 1.5 points apart
+    else:  # the last block has one point, so the middles of the last two are 1.5 points apart
         own[:, -1], other[:, -1] = 1.0, 0.0
         own[:, -2], other[:, -2] = 2 / 3, 1 / 3
     return own, other
@@ -136,15 +138,13 @@ def _merged(parts: dict, own: np.ndarray, other: np.ndarray, axis: int) -> dict:
                 mine = found[direction] = np.zeros(shape, values.dtype)
             mine[_cut(axis + 1, 0, count)] += values * _along(own[:, parity::2], values, axis + 1)
             target = _turned(direction, axis, direction[axis] - side)
-            if abs(target[axis]) > 2:
-                continue  # these weights are zero, as blocks that far have no points in common with A's
             if (far := found.get(target)) is None:
                 far = found[target] = np.zeros(shape, values.dtype)
             first, last = (1, count) if side < 0 else (0, min(count, m - 1))
             part = values[_cut(axis + 1, first, last)]
             weights = _along(other[:, parity::2][:, first:last], values, axis + 1)
             far[_cut(axis + 1, first + side, last + side)] += part * weights
-    return found
+    return {direction: values for direction, values in found.items() if abs(direction[axis]) < m}
 
 
 def _side(i: int) -> int:
