@@ -31,6 +31,10 @@ class Elimination:
     """Places of the entries below the diagonal."""
     upper: np.ndarray
     """Places of their transposes."""
+    columns: np.ndarray
+    """Column of each entry below the diagonal."""
+    growth: np.ndarray
+    """max(1, Σ_i |l_ij| / d_j) of each column j: (batch, n)."""
     nodes: np.ndarray
     """(batch, n, NODES): pivot and row sum of what was dropped, both over a_ii, and excess of the diagonal."""
     edges: np.ndarray
@@ -68,11 +72,23 @@ def eliminated(pattern: Any, data: np.ndarray) -> Elimination:
         moduli = pattern.matvec(np.abs(data).astype(float), ones)[..., 0]
         nodes = np.stack([pivots / d - 1, dropped / d, moduli / d - 2], axis=-1)
         i, j = rows[lower], columns[lower]
+        growth = np.maximum(1, column_sums(j, values[:, lower], pattern.shape[0]) / pivots)
         entries = np.stack(
             [data[:, lower] / np.sqrt(d[:, i] * d[:, j]), values[:, lower] / np.sqrt(pivots[:, i] * pivots[:, j])], -1
         )
         edges = np.concatenate([entries, nodes[:, i], nodes[:, j]], axis=-1)
-    return Elimination(values, pivots, lower, upper, nodes, edges, broken)
+    return Elimination(values, pivots, lower, upper, j, growth, nodes, edges, broken)
+
+
+def column_sums(columns: np.ndarray, entries: np.ndarray, n: int) -> np.ndarray:
+    """Sums of moduli (batch, n) of entries (batch, lower)."""
+    return np.stack([np.bincount(columns, np.abs(values), n) for values in entries])
+
+
+# With L + D = (I + L D⁻¹) D the inverse of the first factor is Σ_k (-L D⁻¹)^k, as many terms as the graph of L is deep.
+# If no column sum |l_ij| / d_j exceeds 1, none of the terms grows (in the norm of column sums). Exact MIC has that for
+# M-matrices, as (D + Lᵀ) 1 = D (L + D)⁻¹ A 1 >= 0 if A 1 >= 0. So pivots are raised to Σ_i |l_ij|, or to the share of it
+# that IC(0) has: M is definite for all weights on paper, and so it is in rounding.
 
 
 def corrections(xp: Any, weights: Any, features: Any) -> Any:
@@ -87,7 +103,7 @@ class CorrectedFactor(AbstractPreconditioner):
 
     The network sees each entry, the two unknowns that it joins, and what IC(0) dropped in their rows, all over the
     diagonal of A: so it serves for matrices of any size and scale. Positive definite for all weights, as pivots stay
-    positive.
+    positive, and large enough for the entries in their columns.
 
     Parameters
     ----------
@@ -133,8 +149,9 @@ class CorrectedFactor(AbstractPreconditioner):
         pattern, data = A.structure, A.data
         found = eliminated(pattern, data)
         with np.errstate(all="ignore"):
-            pivots = found.pivots * corrections(np, self.pivots, found.nodes)
             entries = found.values[:, found.lower] * corrections(np, self.entries, found.edges)
+            sums = column_sums(found.columns, entries, pattern.shape[0])
+            pivots = np.maximum(found.pivots * corrections(np, self.pivots, found.nodes), sums / found.growth)
         values = np.empty_like(found.values)
         values[:, found.lower], values[:, found.upper] = entries, entries
         values[:, pattern.diagonal] = pivots
@@ -150,12 +167,9 @@ class CorrectedFactor(AbstractPreconditioner):
 def _weights(name: str, given: Any, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     try:
         first, bias, second, last = (np.array(w, float) for w in given)
-        good = (
-            first.ndim == 2 and len(first) == count and bias.shape == second.shape == first.shape[1:] and not last.ndim
-        )
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        first, bias, second, last = np.zeros((4, 0))
+    if first.ndim != 2 or len(first) != count or not bias.shape == second.shape == first.shape[1:] or last.ndim:
         raise ValueError(
             f"CorrectedFactor: {name} must be weights of shapes ({count}, h), (h,), (h,) and (); got {describe(given)}."
         )

@@ -78,8 +78,9 @@ class DifferentiablePreconditioner(torch.nn.Module, AbstractPreconditioner):
             raise ValueError(
                 f"DifferentiablePreconditioner: steps must be an integer of at least 1; got {describe(steps)}."
             )
-        self.inner = LowRankDiagonal(n, rank, outliers="large") if n is not None else inner
-        self.kind, self.steps, self._checked = loss, steps, False
+        self.inner: Any = LowRankDiagonal(n, rank, outliers="large") if n is not None else inner
+        self.kind: Any = loss
+        self.steps, self._checked = steps, False
         if n is not None and isinstance(loss, str):
             self.options = {"n": n, "rank": rank, "loss": loss, "steps": steps}
 
@@ -108,6 +109,7 @@ class DifferentiablePreconditioner(torch.nn.Module, AbstractPreconditioner):
     def loss(self, batch: Any) -> torch.Tensor:
         """The mean of the loss over the problems; the first one with a gradient is checked by `check_loss`."""
         problems, systems, logdets = batch
+        value: Any
         if callable(self.kind):
             value = self.kind(self, problems)
         elif self.kind == "steps":

@@ -25,7 +25,7 @@ LOSSES = ("solution", "frobenius", "steps")
 class _Factor:
     """T = L + D of one matrix on its lower places, as far as no weight enters."""
 
-    def __init__(self, A: sp.csr_array):
+    def __init__(self, A: Any):
         pattern = Pattern(A.indptr, A.indices, A.shape)
         if why := CorrectedFactor.refuse(_ZERO, CSR.from_pattern(A.data[None], pattern)):
             raise ValueError(f"IncompleteFactor {why}.")
@@ -43,13 +43,16 @@ class _Factor:
         self.pivot_places = torch.from_numpy(where[np.asarray(pattern.diagonal)])
         self.entries = torch.from_numpy(found.values[0, found.lower])
         self.pivots = torch.from_numpy(found.pivots[0])
+        self.columns, self.growth = torch.from_numpy(found.columns).long(), torch.from_numpy(found.growth[0])
         self.nodes, self.edges = torch.from_numpy(found.nodes[0]), torch.from_numpy(found.edges[0])
 
     def corrected(self, entries: Any, pivots: Any) -> tuple[CSR, torch.Tensor]:
         """T and D with the corrections of some weights."""
-        d = self.pivots * corrections(torch, pivots, self.nodes)
+        below = self.entries * corrections(torch, entries, self.edges)
+        sums = torch.zeros_like(self.pivots).index_add(0, self.columns, below.abs())
+        d = torch.maximum(self.pivots * corrections(torch, pivots, self.nodes), sums / self.growth)
         values = torch.zeros(len(self.indices), dtype=torch.float64)
-        values = values.index_put((self.entry_places,), self.entries * corrections(torch, entries, self.edges))
+        values = values.index_put((self.entry_places,), below)
         return CSR(values.index_put((self.pivot_places,), d), self.indices, self.indptr, self.shape), d
 
 
@@ -137,7 +140,9 @@ class IncompleteFactor(torch.nn.Module, AbstractPreconditioner):
         if self.kind == "steps":
 
             def M(r: torch.Tensor) -> torch.Tensor:
-                return torch.cat([_applied(*own, v) for own, v in zip(made, r.split(systems.sizes), strict=True)])
+                return torch.cat(
+                    [_applied(*own, v) for own, v in zip(made, torch.split(r, systems.sizes), strict=True)]
+                )
 
             return torch.log(energy_errors(systems, M, self.steps)).mean()
         losses = []

@@ -91,11 +91,11 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
         c is 1 or the mean of the other eigenvalues, and c + U Uᵀ has the inverse or the value of the extreme ones.
         """
         n, rank = self.U.shape
-        total = sp.csr_array((n, n))
+        total: Any = sp.csr_array((n, n))
         for A, _ in self.batch(problems):
             S = sp.diags_array(self._scale(A))
             total = total + S @ A @ S
-        mean = sp.csr_array(total / len(problems))
+        mean: Any = sp.csr_array(total / len(problems))
         start = np.random.default_rng(0).standard_normal(n)
         if rank > n - 2:
             raise ValueError(f"LowRankDiagonal: set_spectral needs a rank of at most n - 2 = {n - 2}; it is {rank}.")
@@ -126,7 +126,7 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
         W = torch.linalg.solve_triangular(R, (U / c[:, None]).T, upper=False).T
         return 1 / c, W, -1.0, -logdet
 
-    def _scale(self, A: sp.csr_array) -> np.ndarray:
+    def _scale(self, A: Any) -> np.ndarray:
         d = A.diagonal()
         if A.shape[0] != len(self.g):
             raise ValueError(f"LowRankDiagonal: A must have {len(self.g)} unknowns; it has {A.shape[0]}.")
@@ -134,25 +134,25 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
             raise ValueError("LowRankDiagonal: A must be positive definite; its diagonal is not positive.")
         return 1 / np.sqrt(d)
 
-    def forward(self, A: sp.csr_array, r: torch.Tensor) -> torch.Tensor:
+    def forward(self, A: Any, r: torch.Tensor) -> torch.Tensor:
         """M r for r (n, k), differentiable in the parameters and r."""
         s = torch.from_numpy(self._scale(A))[:, None]
         c, W, sign, _ = self._form()
         r = s * r
         return s * (c[:, None] * r + sign * (W @ (W.T @ r)))
 
-    def trace(self, A: sp.csr_array) -> torch.Tensor:
+    def trace(self, A: Any) -> torch.Tensor:
         """tr(M A) = Σ c ± ⟨W, S A S W⟩, as S A S has a diagonal of ones."""
         s = torch.from_numpy(self._scale(A))[:, None]
         c, W, sign, _ = self._form()
         W = s * W
         return c.sum() + sign * (W * linear(A.__matmul__, A.T.__matmul__)(W)).sum()
 
-    def logdet(self, A: sp.csr_array) -> torch.Tensor:
+    def logdet(self, A: Any) -> torch.Tensor:
         """log det M."""
         return self._form()[3] + 2 * float(np.log(self._scale(A)).sum())
 
-    def batch(self, problems: Sequence[Any]) -> list[tuple[sp.csr_array, float]]:
+    def batch(self, problems: Sequence[Any]) -> list[tuple[Any, float]]:
         """The matrices, and the logarithms of their determinants, for `loss`."""
         matrices = [sp.csr_array((p.A.data, (p.rows, p.cols)), shape=p.A.shape) for p in problems]
         return [(A, log_determinant(A) if self.kind == "kaporin" else 0.0) for A in matrices]

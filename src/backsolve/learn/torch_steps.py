@@ -231,7 +231,7 @@ class UnrolledCG(torch.nn.Module, AbstractPreconditioner):
     def batch(self, problems: Sequence[Any]) -> tuple[Systems, torch.Tensor]:
         """The systems, and the inverse of their diagonals, for `loss`."""
         systems = Systems(problems)
-        d = systems.matrix.diagonal() if self.scaled else np.ones(systems.matrix.shape[0])
+        d = systems.matrix.diagonal() if self.scaled else np.ones(len(systems.b))
         return systems, torch.from_numpy(1 / d)
 
     def loss(self, batch: Any) -> torch.Tensor:
