@@ -15,8 +15,11 @@ __all__ = ["CorrectedFactor", "Elimination", "corrections", "eliminated"]
 NODES, EDGES = 3, 2
 """Numbers that are known of each unknown, and of each entry."""
 
-_REACH = 2.0
-"""Of the logarithm of a correction."""
+REACH = (0.2, 0.5)
+"""Of the logarithms of what entries and pivots are multiplied by."""
+
+_GROWTH = 1.25
+"""Of a column sum |l_ij| / d_j beyond 1, or beyond that of IC(0)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Elimination:
     columns: np.ndarray
     """Column of each entry below the diagonal."""
     growth: np.ndarray
-    """max(1, Σ_i |l_ij| / d_j) of each column j: (batch, n)."""
+    """What Σ_i |l_ij| / d_j may be in each column j: (batch, n)."""
     nodes: np.ndarray
     """(batch, n, NODES): pivot and row sum of what was dropped, both over a_ii, and excess of the diagonal."""
     edges: np.ndarray
@@ -72,7 +75,7 @@ def eliminated(pattern: Any, data: np.ndarray) -> Elimination:
         moduli = pattern.matvec(np.abs(data).astype(float), ones)[..., 0]
         nodes = np.stack([pivots / d - 1, dropped / d, moduli / d - 2], axis=-1)
         i, j = rows[lower], columns[lower]
-        growth = np.maximum(1, column_sums(j, values[:, lower], pattern.shape[0]) / pivots)
+        growth = _GROWTH * np.maximum(1, column_sums(j, values[:, lower], pattern.shape[0]) / pivots)
         entries = np.stack(
             [data[:, lower] / np.sqrt(d[:, i] * d[:, j]), values[:, lower] / np.sqrt(pivots[:, i] * pivots[:, j])], -1
         )
@@ -86,15 +89,16 @@ def column_sums(columns: np.ndarray, entries: np.ndarray, n: int) -> np.ndarray:
 
 
 # With L + D = (I + L D⁻¹) D the inverse of the first factor is Σ_k (-L D⁻¹)^k, as many terms as the graph of L is deep.
-# If no column sum |l_ij| / d_j exceeds 1, none of the terms grows (in the norm of column sums). Exact MIC has that for
-# M-matrices, as (D + Lᵀ) 1 = D (L + D)⁻¹ A 1 >= 0 if A 1 >= 0. So pivots are raised to Σ_i |l_ij|, or to the share of it
-# that IC(0) has: M is definite for all weights on paper, and so it is in rounding.
+# If no column sum |l_ij| / d_j exceeds g, they grow like g^k at most (in the norm of column sums). MIC has g = 1 for
+# M-matrices, as (D + Lᵀ) 1 = D (L + D)⁻¹ A 1 >= 0 if A 1 >= 0. So pivots are raised where g would exceed 1.25, or 1.25
+# times that of IC(0): what is definite on paper for all weights is so in rounding. With g = 1 networks learn to touch
+# the bound everywhere, as exact MIC does, which is worse than relaxed MIC.
 
 
-def corrections(xp: Any, weights: Any, features: Any) -> Any:
-    """Factors of entries or pivots, between e^-2 and e^2, from features (..., m) by a network of one hidden layer."""
+def corrections(xp: Any, weights: Any, features: Any, reach: float) -> Any:
+    """Factors between e^-reach and e^reach from features (..., m), by a network of one hidden layer."""
     first, bias, second, last = weights
-    return xp.exp(_REACH * xp.tanh((xp.tanh(features @ first + bias) @ second + last) / _REACH))
+    return xp.exp(reach * xp.tanh((xp.tanh(features @ first + bias) @ second + last) / reach))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +153,9 @@ class CorrectedFactor(AbstractPreconditioner):
         pattern, data = A.structure, A.data
         found = eliminated(pattern, data)
         with np.errstate(all="ignore"):
-            entries = found.values[:, found.lower] * corrections(np, self.entries, found.edges)
+            entries = found.values[:, found.lower] * corrections(np, self.entries, found.edges, REACH[0])
             sums = column_sums(found.columns, entries, pattern.shape[0])
-            pivots = np.maximum(found.pivots * corrections(np, self.pivots, found.nodes), sums / found.growth)
+            pivots = np.maximum(found.pivots * corrections(np, self.pivots, found.nodes, REACH[1]), sums / found.growth)
         values = np.empty_like(found.values)
         values[:, found.lower], values[:, found.upper] = entries, entries
         values[:, pattern.diagonal] = pivots

@@ -14,7 +14,7 @@ from ..errors import describe
 from ..operators import CSR
 from ..pattern import Pattern
 from ..preconditioners import AbstractPreconditioner, Prepared
-from .factor import EDGES, NODES, CorrectedFactor, corrections, eliminated
+from .factor import EDGES, NODES, REACH, CorrectedFactor, corrections, eliminated
 from .torch_batch import Systems, energy_errors
 
 __all__ = ["IncompleteFactor"]
@@ -48,9 +48,9 @@ class _Factor:
 
     def corrected(self, entries: Any, pivots: Any) -> tuple[CSR, torch.Tensor]:
         """T and D with the corrections of some weights."""
-        below = self.entries * corrections(torch, entries, self.edges)
+        below = self.entries * corrections(torch, entries, self.edges, REACH[0])
         sums = torch.zeros_like(self.pivots).index_add(0, self.columns, below.abs())
-        d = torch.maximum(self.pivots * corrections(torch, pivots, self.nodes), sums / self.growth)
+        d = torch.maximum(self.pivots * corrections(torch, pivots, self.nodes, REACH[1]), sums / self.growth)
         values = torch.zeros(len(self.indices), dtype=torch.float64)
         values = values.index_put((self.entry_places,), below)
         return CSR(values.index_put((self.pivot_places,), d), self.indices, self.indptr, self.shape), d
