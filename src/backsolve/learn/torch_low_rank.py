@@ -83,7 +83,7 @@ class LowRankDiagonal(torch.nn.Module, AbstractPreconditioner):
         centre = _CENTRE * torch.tanh(mean / _CENTRE)
         c = torch.exp(centre + _REACH * torch.tanh((self.g - mean) / _REACH))
         size = torch.linalg.vector_norm(self.U)
-        return c, torch.exp(centre / 2) * self.U / torch.sqrt(1 + (size / _LARGEST) ** 2)
+        return c, self.U / torch.sqrt(1 + (size / _LARGEST) ** 2) * torch.exp(centre / 2)
 
     def set_spectral(self, problems: Sequence[Any]) -> LowRankDiagonal:
         """Set c and U by the extreme eigenvectors of the mean of S A S over problems, without training; return self.
