@@ -141,8 +141,8 @@ def test_the_spectral_start_does_what_the_oracle_does():
 
 def test_learned_columns_beat_jacobi_on_kernels_and_reach_pod_on_diffusion():
     family = gallery.Kernel(n=80, length=0.3, spread=0.05, noise=1e-3)
-    M = learn.LowRankDiagonal(80, 40, "large")
-    found = learn.fit(M, family, steps=150, lr=0.1, **QUICK)
+    M = learn.LowRankDiagonal(80, 30, "large")
+    found = learn.fit(M, family, steps=100, lr=0.1, **QUICK)
     assert found.best < 0.1 * found.validations[0][1]
     tests = [family(seed) for seed in (90, 91)]
     jacobi = sum(count(p, "jacobi") for p in tests)

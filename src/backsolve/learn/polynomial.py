@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,15 +90,24 @@ class MomentumSteps(AbstractPreconditioner):
 
     def __post_init__(self):
         alphas, betas = coefficients("MomentumSteps", alphas=self.alphas, betas=self.betas)
-        least, largest = factor_range(alphas, betas)
+        object.__setattr__(self, "alphas", alphas)
+        object.__setattr__(self, "betas", betas)
+        largest = self._range[1]
         if not 0 < largest < 1e150:
             raise ValueError(
                 f"MomentumSteps: alphas and betas must give a polynomial of moderate size on [0, 2]; its largest value "
                 f"there is {largest:.1e}: train again with a smaller lr, or load a checkpoint."
             )
-        lift = max(0.0, _MARGIN * largest - least)
-        for name, value in (("alphas", alphas), ("betas", betas), ("lift", lift)):
-            object.__setattr__(self, name, value)
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        return factor_range(self.alphas, self.betas)
+
+    @property
+    def lift(self) -> float:
+        """What is added to p."""
+        least, largest = self._range
+        return max(0.0, _MARGIN * largest - least)
 
     @staticmethod
     def chebyshev(steps: int, ratio: float = 30.0) -> MomentumSteps:
@@ -124,7 +134,7 @@ class MomentumSteps(AbstractPreconditioner):
 
         def apply(v: Any, adjoint: bool) -> Any:
             x = momentum_steps(structure.product(data, adjoint), inverse, v, self.alphas, self.betas)
-            return x + self.lift * (inverse * v) if self.lift else x  # type: ignore[attr-defined]
+            return x + self.lift * (inverse * v) if self.lift else x
 
         return Prepared(apply, broken)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..api import aslinearoperator
 from ..errors import describe
-from ..operators import CSR
 from ..preconditioners.registry import check_preconditioner
+from .examination import single_item
 
 __all__ = ["propose"]
 
@@ -72,13 +72,3 @@ def propose(M: Any, A: Any, b: Any, x0: Any = None, *, times: int = 1) -> np.nda
         r = np.ascontiguousarray(np.reshape(b - A @ x, (1, len(b), -1)), x.dtype)
         x = x + prepared.apply(r, False)[0].reshape(b.shape)
     return x
-
-
-def single_item(A: Any) -> Any:
-    """One matrix as methods take it: canonical values with a batch axis of one."""
-    data = np.asarray(A.data)
-    if getattr(A, "slots", None) is not None:
-        values = np.zeros(A.structure.nnz, data.dtype)
-        np.add.at(values, A.slots, data)
-        return CSR.from_pattern(values[None], A.structure)
-    return A.on(np.ascontiguousarray(data[None]))

@@ -140,9 +140,8 @@ class IncompleteFactor(torch.nn.Module, AbstractPreconditioner):
         if self.kind == "steps":
 
             def M(r: torch.Tensor) -> torch.Tensor:
-                return torch.cat(
-                    [_applied(*own, v) for own, v in zip(made, torch.split(r, systems.sizes), strict=True)]
-                )
+                parts = zip(made, torch.split(r, systems.sizes), strict=True)
+                return torch.cat([_applied(T, d, v) for (T, d), v in parts])
 
             return torch.log(energy_errors(systems, M, self.steps)).mean()
         losses = []
