@@ -10,6 +10,7 @@ import numpy as np
 
 from ..api import aslinearoperator
 from ..errors import describe
+from ..operators import CSR
 from ..preconditioners.registry import check_preconditioner
 
 __all__ = ["Examination", "examine"]
@@ -91,12 +92,11 @@ def examine(M: Any, A: Any, *, samples: int = 8, seed: int = 0, tolerance: float
         raise ValueError(f"examine: A must be one square matrix of real numbers; got {A!r}.")
     if why := made.refuse(A):
         raise ValueError(f"examine: M={made} {why}.")
-    data = np.asarray(A.data)[None]
-    plain = A.on(np.ascontiguousarray(data)) if not hasattr(A, "slots") or A.slots is None else _canonical(A)
+    plain = single_item(A)
     prepared = made.prepare(plain)
     if prepared.broken:
         raise ValueError(f"examine: {next(iter(prepared.broken.values()))}.")
-    n, dtype = A.shape[0], data.dtype
+    n, dtype = A.shape[0], np.asarray(A.data).dtype
 
     def apply(v: np.ndarray) -> np.ndarray:
         return prepared.apply(np.ascontiguousarray(v[None], dtype), False)[0].astype(float)
@@ -113,12 +113,14 @@ def examine(M: Any, A: Any, *, samples: int = 8, seed: int = 0, tolerance: float
     return Examination(found.linearity, found.symmetry, found.positivity, tolerance, bool(made.varying))
 
 
-def _canonical(A: Any) -> Any:
-    from ..operators import CSR
-
-    values = np.zeros(A.structure.nnz, A.data.dtype)
-    np.add.at(values, A.slots, A.data)
-    return CSR.from_pattern(np.ascontiguousarray(values[None]), A.structure)
+def single_item(A: Any) -> Any:
+    """One matrix as methods take it: canonical values with a batch axis of one."""
+    data = np.asarray(A.data)
+    if getattr(A, "slots", None) is not None:
+        values = np.zeros(A.structure.nnz, data.dtype)
+        np.add.at(values, A.slots, data)
+        return CSR.from_pattern(values[None], A.structure)
+    return A.on(np.ascontiguousarray(data[None]))
 
 
 def _smoothed(A: Any, V: np.ndarray) -> np.ndarray:
