@@ -202,7 +202,7 @@ def test_unrolled_cg_needs_products_alone():
         "spd"
     )
     M = learn.UnrolledCG(steps=5, scaled=False)
-    np.testing.assert_allclose(bs.solve(free, b, method="fcg", M=M, rtol=1e-10), x, rtol=1e-7)
+    np.testing.assert_allclose(bs.solve(free, b, method="fcg", M=M, rtol=1e-10), x, rtol=1e-7, atol=1e-8)
     for other in (learn.UnrolledCG(steps=5), learn.MomentumSteps.chebyshev(3)):
         with pytest.raises(ValueError, match="needs the entries of A"):
             bs.solve(free, b, method="fcg", M=other)
