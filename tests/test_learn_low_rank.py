@@ -308,6 +308,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: learn.ScaledLowRank(np.ones(3), np.full((3, 1), np.nan)), "U must be finite"),
         (lambda: learn.Deflation(np.ones(3)), r"V must be finite numbers \(n, m\)"),
         (lambda: learn.Deflation.pod([p], 2), "rank must be between 1 and 1"),
+        (lambda: learn.DifferentiablePreconditioner(learn.UnrolledCG()), "UnrolledCG is not: train it by itself"),
         (lambda: learn.DifferentiablePreconditioner(), "give either inner, a module, or n"),
         (lambda: learn.DifferentiablePreconditioner(n=3, loss="l2"), "loss must be one of 'steps'"),
         (lambda: learn.DifferentiablePreconditioner(n=3, rank=2, steps=0), "steps must be an integer"),

@@ -60,7 +60,7 @@ class MomentumSteps(AbstractPreconditioner):
     Attributes
     ----------
     lift : float
-        What is added to p; 0 for Chebyshev's iteration.
+        What is added to p; 0 for Chebyshev's iteration of moderate degree.
 
     Notes
     -----

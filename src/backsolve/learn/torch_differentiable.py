@@ -68,6 +68,11 @@ class DifferentiablePreconditioner(torch.nn.Module, AbstractPreconditioner):
             raise ValueError("DifferentiablePreconditioner: give either inner, a module, or n, the number of unknowns.")
         if inner is not None and not isinstance(inner, torch.nn.Module):
             raise TypeError(f"DifferentiablePreconditioner: inner must be a torch.nn.Module; got {describe(inner)}.")
+        if isinstance(inner, AbstractPreconditioner) and (inner.varying or not inner.hermitian):
+            raise ValueError(
+                f"DifferentiablePreconditioner: inner must be positive definite; {type(inner).__name__} is not: "
+                "train it by itself, with learn.fit."
+            )
         if loss not in LOSSES and not callable(loss):
             known = ", ".join(map(repr, LOSSES))
             raise ValueError(
