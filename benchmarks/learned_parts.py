@@ -196,11 +196,13 @@ def low_rank() -> dict[str, Any]:
             name, both, family, steps=100, train=16, batch=4, held_out=4, lr=0.01
         )
         seconds["its columns, deflated"] = seconds["trained"]
+        seconds["spectral start, deflated"] = seconds["spectral start"]
         learned = {
             "trained": module.export(),
             "spectral start": spectral.export(),
             "spectral start, trained": both.export(),
             "its columns, deflated": module.deflation(),
+            "spectral start, deflated": spectral.deflation(),
         }
         snapshots = [family(seed) for seed in range(256)]
         twins: dict[str, Any] = {"jacobi": "jacobi", "ic0": "ic0", "oracle": Oracle(rank, outliers)}
