@@ -196,11 +196,13 @@ def low_rank() -> dict[str, Any]:
             name, both, family, steps=100, train=16, batch=4, held_out=4, lr=0.01
         )
         seconds["its columns, deflated"] = seconds["trained"]
+        seconds["spectral start, deflated"] = seconds["spectral start"]
         learned = {
             "trained": module.export(),
             "spectral start": spectral.export(),
             "spectral start, trained": both.export(),
             "its columns, deflated": module.deflation(),
+            "spectral start, deflated": spectral.deflation(),
         }
         snapshots = [family(seed) for seed in range(256)]
         twins: dict[str, Any] = {"jacobi": "jacobi", "ic0": "ic0", "oracle": Oracle(rank, outliers)}
@@ -213,6 +215,28 @@ def low_rank() -> dict[str, Any]:
         print(found)
         parts[name] = json.loads(found.to_json()) | {"rank": rank}
     return {"families": parts}
+
+
+def dense() -> dict[str, Any]:
+    """Kernel matrices as dense arrays, where LAPACK factors them: milliseconds of the processor, medians of 7."""
+    rows = []
+    for n in (300, 1000, 2000):
+        family = gallery.Kernel(n=n, length=0.3, spread=0.05)
+        M = learn.LowRankDiagonal(n, 40, "large").set_spectral([family(seed) for seed in range(3)]).export()
+        p = family(TESTS[0])
+        A, row = p.A.toarray(), {"n": n}
+        solvers: dict[str, Any] = {"cholesky": {"method": "cholesky"}, "spectral start": {"method": "cg", "M": M}}
+        solvers["jacobi"] = {"method": "cg", "M": "jacobi"}
+        for name, options in solvers.items():
+            seconds, sol = [], bs.solve_with_info(A, p.b, rtol=1e-8, **options)
+            for _ in range(7):
+                begin = time.process_time()
+                sol = bs.solve_with_info(A, p.b, rtol=1e-8, **options)
+                seconds.append(time.process_time() - begin)
+            row |= {name: 1e3 * float(np.median(seconds)), f"{name}, iterations": int(sol.stats.iterations)}
+        rows.append(row)
+        print(row)
+    return {"rows": rows}
 
 
 def losses() -> dict[str, Any]:
@@ -243,7 +267,7 @@ def factors() -> dict[str, Any]:
     return json.loads(found.to_json())
 
 
-PARTS = {"steps": steps, "low_rank": low_rank, "losses": losses, "factors": factors}
+PARTS = {"steps": steps, "low_rank": low_rank, "dense": dense, "losses": losses, "factors": factors}
 
 HEADER = """# Steps, low-rank preconditioners and incomplete factors that were learned, and their twins
 
@@ -324,7 +348,22 @@ def factors_page(part: dict[str, Any]) -> str:
     return "## Incomplete factors\n\nTrained at 32², σ = 1.\n\n" + str(_report(part))
 
 
-WRITERS = {"steps": steps_page, "low_rank": low_rank_page, "losses": losses_page, "factors": factors_page}
+def dense_page(part: dict[str, Any]) -> str:
+    lines = ["## Kernel matrices as dense arrays\n", "l = 0.3, rank 40, one problem; milliseconds, medians of 7.\n"]
+    lines += ["| n | Cholesky, LAPACK | CG, spectral start | CG, Jacobi |", "|---|---|---|---|"]
+    for r in part["rows"]:
+        cells = [f"{r[k]:.3g} ({r[f'{k}, iterations']} iterations)" for k in ("spectral start", "jacobi")]
+        lines.append(f"| {r['n']} | {r['cholesky']:.3g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+WRITERS = {
+    "steps": steps_page,
+    "low_rank": low_rank_page,
+    "dense": dense_page,
+    "losses": losses_page,
+    "factors": factors_page,
+}
 
 
 def _report(part: dict[str, Any]) -> learn.Report:

@@ -170,3 +170,22 @@ def test_what_does_not_fit_is_refused(tmp_path):
     again = learn.load(tmp_path / "factor.pt")
     assert again.options == module.options
     np.testing.assert_array_equal(dense(again, A), dense(module, A))
+
+
+@pytest.mark.parametrize("kind", ["factor", "low_rank", "momentum", "conjugate", "deflation"])
+def test_derivatives_do_not_depend_on_what_was_learned(kind):
+    p, rng = FAMILY(0), np.random.default_rng(9)
+    A, c = matrix(p), torch.from_numpy(rng.standard_normal(144))
+    M, method = {
+        "factor": (scattered(learn.IncompleteFactor(), 0.5, rng), "cg"),
+        "low_rank": (scattered(learn.LowRankDiagonal(144, 3), 0.5, rng), "cg"),
+        "momentum": (scattered(learn.LearnedChebyshev(4), 0.5, rng), "cg"),
+        "conjugate": (scattered(learn.UnrolledCG(4), 0.1, rng), "fcg"),
+        "deflation": (learn.Deflation(rng.standard_normal((144, 3))), "cg"),
+    }[kind]
+    found = []
+    for options in ({}, {"method": method, "M": M, "rtol": 1e-12}):
+        values = torch.tensor(A.data, requires_grad=True)
+        x = bs.solve(bs.CSR(values, A.indices, A.indptr, A.shape), torch.from_numpy(p.b), **options)
+        found.append(torch.autograd.grad(c @ x, values)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-7, atol=1e-8 * float(found[0].abs().max()))

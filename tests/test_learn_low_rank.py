@@ -147,7 +147,7 @@ def test_learned_columns_beat_jacobi_on_kernels_and_reach_pod_on_diffusion():
     tests = [family(seed) for seed in (90, 91)]
     jacobi = sum(count(p, "jacobi") for p in tests)
     assert 5 * sum(count(p, M.deflation()) for p in tests) < jacobi
-    assert 3 * sum(count(p, M) for p in tests) < jacobi
+    assert 2 * sum(count(p, M) for p in tests) < jacobi
     problems = [GRID(seed) for seed in range(4)]
     M = learn.LowRankDiagonal(64, 4, "small")
     learn.fit(M, GRID, steps=100, lr=0.1, **QUICK)
@@ -267,6 +267,8 @@ def test_low_rank_serves_in_every_frontend():
                 sol = bs.solve_with_info(operator, asarray(p.b), method="cg", M=M)
                 np.testing.assert_allclose(np.asarray(sol.x), truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
                 assert abs(int(sol.stats.iterations) - base) <= 1
+    deflated = bs.solve(torch.tensor(A.toarray()), torch.tensor(p.b), method="cg", M=learn.Deflation(np.eye(60)[:, :3]))
+    np.testing.assert_allclose(deflated, truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
     batch = bs.solve(np.stack([A.toarray(), KERNEL(4).A.toarray()]), np.stack([p.b, p.b])[..., None], method="cg", M=M)
     np.testing.assert_allclose(batch[0, :, 0], truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
 
@@ -306,6 +308,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: learn.ScaledLowRank(np.ones(3), np.full((3, 1), np.nan)), "U must be finite"),
         (lambda: learn.Deflation(np.ones(3)), r"V must be finite numbers \(n, m\)"),
         (lambda: learn.Deflation.pod([p], 2), "rank must be between 1 and 1"),
+        (lambda: learn.DifferentiablePreconditioner(learn.UnrolledCG()), "UnrolledCG is not: train it by itself"),
         (lambda: learn.DifferentiablePreconditioner(), "give either inner, a module, or n"),
         (lambda: learn.DifferentiablePreconditioner(n=3, loss="l2"), "loss must be one of 'steps'"),
         (lambda: learn.DifferentiablePreconditioner(n=3, rank=2, steps=0), "steps must be an integer"),

@@ -196,6 +196,18 @@ def test_steps_serve_in_every_frontend():
     assert single.converged and single.x.dtype == np.float32
 
 
+def test_unrolled_cg_needs_products_alone():
+    A, b, x = system(FAMILY(1))
+    free = bs.MatrixFree(lambda values, v: bs.CSR(values, A.indices, A.indptr, A.shape) @ v, A.data, A.shape).assume(
+        "spd"
+    )
+    M = learn.UnrolledCG(steps=5, scaled=False)
+    np.testing.assert_allclose(bs.solve(free, b, method="fcg", M=M, rtol=1e-10), x, rtol=1e-7, atol=1e-8)
+    for other in (learn.UnrolledCG(steps=5), learn.MomentumSteps.chebyshev(3)):
+        with pytest.raises(ValueError, match="needs the entries of A"):
+            bs.solve(free, b, method="fcg", M=other)
+
+
 def test_batches_are_solved_as_their_items():
     problems = [FAMILY(seed) for seed in range(3)]
     A = problems[0].A

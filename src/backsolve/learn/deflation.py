@@ -13,7 +13,7 @@ import scipy.sparse.linalg as splinalg
 from ..api import aslinearoperator, solve
 from ..errors import describe
 from ..preconditioners import AbstractPreconditioner, Prepared
-from ..preconditioners.base import diagonal_of, faults
+from ..preconditioners.base import diagonal_of
 
 __all__ = ["Deflation"]
 
@@ -111,7 +111,7 @@ class Deflation(AbstractPreconditioner):
         """Project A onto V."""
         structure, xp = A.structure, A.structure.xp
         d, broken = diagonal_of(A)
-        V = xp.zeros((d.shape[0], *self.V.shape), dtype=d.dtype) + xp.astype(structure.like(d, self.V), d.dtype)
+        V = xp.astype(structure.like(d, self.V), d.dtype) + 0 * d  # (batch, n, m)
         V = V / xp.sqrt(xp.abs(d)) if self.scaled else V
         AV, VT = structure.matvec(A.data, V), xp.matrix_transpose(V)
         E = structure.to_numpy(xp.matmul(VT, AV)).astype(float)
@@ -120,7 +120,8 @@ class Deflation(AbstractPreconditioner):
         E[bad] = np.eye(E.shape[1])
         bad |= np.linalg.eigvalsh(E)[:, 0] <= 0
         E[bad] = np.eye(E.shape[1])
-        broken = broken | faults(structure, bad, lambda item: "Deflation: VᵀAV must be positive definite, and is not")
+        sentence = "Deflation: VᵀAV must be positive definite, and is not"
+        broken = dict.fromkeys(map(int, np.flatnonzero(bad)), sentence) | broken
         inverse = xp.astype(structure.like(d, np.linalg.inv(E)), d.dtype)
 
         def apply(v: Any, adjoint: bool) -> Any:

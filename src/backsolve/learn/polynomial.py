@@ -60,7 +60,7 @@ class MomentumSteps(AbstractPreconditioner):
     Attributes
     ----------
     lift : float
-        What is added to p; 0 for Chebyshev's iteration.
+        What is added to p; 0 for Chebyshev's iteration of moderate degree.
 
     Notes
     -----
@@ -78,7 +78,7 @@ class MomentumSteps(AbstractPreconditioner):
     >>> M.lift
     0.0
     >>> [int(solve_with_info(p.A, p.b, method="cg", M=each).stats.iterations) for each in ("jacobi", M)]
-    [113, 37]
+    [125, 34]
     """
 
     alphas: tuple[float, ...]

@@ -42,19 +42,19 @@ class DifferentiablePreconditioner(torch.nn.Module, AbstractPreconditioner):
 
     Examples
     --------
-    >>> import backsolve as bs, torch
+    >>> import torch
     >>> from backsolve import gallery, learn
-    >>> class Diagonal(torch.nn.Module):
-    ...     def __init__(self, n):
+    >>> class Power(torch.nn.Module):  # of the diagonal, whose best is -1, nearly
+    ...     def __init__(self):
     ...         super().__init__()
-    ...         self.g = torch.nn.Parameter(torch.zeros(n, dtype=torch.float64))
+    ...         self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
     ...
     ...     def forward(self, A, r):
-    ...         return torch.exp(self.g)[:, None] * r
-    >>> M = learn.DifferentiablePreconditioner(Diagonal(100), loss="steps", steps=4)
+    ...         return torch.from_numpy(A.diagonal())[:, None] ** self.w * r
+    >>> M = learn.DifferentiablePreconditioner(Power(), loss="steps", steps=4)
     >>> found = learn.fit(M, gallery.Diffusion(side=10), steps=30, train=2, batch=2, held_out=1)
-    >>> found.best < found.validations[0][1]
-    True
+    >>> found.best < found.validations[0][1], -1.5 < M.inner.w.item() < -0.5
+    (True, True)
     """
 
     name = "differentiable"
@@ -68,6 +68,11 @@ class DifferentiablePreconditioner(torch.nn.Module, AbstractPreconditioner):
             raise ValueError("DifferentiablePreconditioner: give either inner, a module, or n, the number of unknowns.")
         if inner is not None and not isinstance(inner, torch.nn.Module):
             raise TypeError(f"DifferentiablePreconditioner: inner must be a torch.nn.Module; got {describe(inner)}.")
+        if isinstance(inner, AbstractPreconditioner) and (inner.varying or not inner.hermitian):
+            raise ValueError(
+                f"DifferentiablePreconditioner: inner must be positive definite; {type(inner).__name__} is not: "
+                "train it by itself, with learn.fit."
+            )
         if loss not in LOSSES and not callable(loss):
             known = ", ".join(map(repr, LOSSES))
             raise ValueError(

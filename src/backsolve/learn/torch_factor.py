@@ -27,7 +27,7 @@ class _Factor:
 
     def __init__(self, A: Any):
         pattern = Pattern(A.indptr, A.indices, A.shape)
-        if why := CorrectedFactor.refuse(_ZERO, CSR.from_pattern(A.data[None], pattern)):
+        if why := _ZERO.refuse(CSR.from_pattern(A.data[None], pattern)):
             raise ValueError(f"IncompleteFactor {why}.")
         found = eliminated(pattern, A.data[None])
         if found.broken:

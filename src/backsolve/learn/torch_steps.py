@@ -65,7 +65,7 @@ class LearnedChebyshev(torch.nn.Module, AbstractPreconditioner):
     --------
     >>> from backsolve import gallery, learn
     >>> M = learn.LearnedChebyshev(steps=5)
-    >>> found = learn.fit(M, gallery.Diffusion(side=12), steps=20, train=4, batch=4, held_out=2, every=10)
+    >>> found = learn.fit(M, gallery.Diffusion(side=12), steps=20, train=8, batch=8, held_out=4, every=10)
     >>> found.best < found.validations[0][1]
     True
     """
