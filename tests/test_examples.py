@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+OURS = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}
+"""What conftest.py sets for the tests: examples compile as users do, and a file that cannot be read is an error."""
 STRONGEST = [
     r"665-1936 +-9\.7201308 ",
     r"1009-1143 +-8\.4901675 ",
@@ -80,7 +82,7 @@ def test_example(path, tmp_path):
     options = ["--quick"] if '"--quick"' in source else []
     if '"--output"' in source:
         options += ["--output", str(tmp_path / "figure.png")]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # of conftest.py
+    environment = {name: value for name, value in os.environ.items() if name not in OURS}
     environment["PYTHONIOENCODING"] = "utf-8"
     command = [sys.executable, "-W", "error", str(path), *options]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=600)
