@@ -46,8 +46,8 @@ class LinearlyImplicitField:
     >>> def mass(y, args):
     ...     return dominant(args * y, y, ([0, 1], [1, 0]))
     >>> field = LinearlyImplicitField(mass, lambda t, y, args: -y)
-    >>> print(field(0.0, jnp.array([1.0, 2.0]), 1.0).round(3))
-    [-0.282 -0.348]
+    >>> [round(float(v), 3) for v in field(0.0, jnp.array([1.0, 2.0]), 1.0)]
+    [-0.282, -0.348]
     """
 
     def __init__(
