@@ -96,7 +96,7 @@ def main(argv=None):
     first.plot(truth, "k-", label="true")
     first.plot(found.detach(), "o", ms=3, label="learned through the solve")
     first.set(xlabel="place", ylabel="chance to step right")
-    first.legend(frameon=False)
+    first.legend(frameon=False, loc="lower left")
     last.semilogy(np.arange(1, len(errors) + 1), errors, "o-")
     last.set(xlabel="step of Gauss and Newton", ylabel="largest error of a chance")
     options.output.parent.mkdir(parents=True, exist_ok=True)

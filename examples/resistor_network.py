@@ -107,7 +107,7 @@ def main(argv=None):
     order = np.argsort(strength)
     for e in order[-600:]:
         right.plot(y[:, e], x[:, e], color="tab:red", alpha=min(1, (strength[e] / strength.max()) ** 0.3), lw=1.5)
-    right.set(title="-dR(2,1)/dg of each resistor", aspect="equal", xticks=[], yticks=[])
+    right.set(title="-dR(2,1)/dg: the 600 strongest resistors", aspect="equal", xticks=[], yticks=[])
     options.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.output)
     print(f"\nresistor network: {'passed' if passed else 'FAILED'}")

@@ -23,6 +23,12 @@ STRONGEST = [
 ]
 """The six most sensitive branches of the grid: the same digits from every framework."""
 SAID = {
+    "deep_equilibrium.py": [
+        r"1347 pictures to learn from, 450 held out",
+        r"accuracy +\d\.\d% before, 9\d\.\d% after 4 epochs",
+        r"8 layers +cosine 0\.99",
+        r"deep equilibrium: passed",
+    ],
     "eit_disk.py": [r"errors fall as m\^-1\.9", r"misfit 9\.\de-03 -> \d\.\de-0[56]", r"EIT: passed"],
     "gaussian_process.py": [
         r"342 patients to learn from, 100 held out",
@@ -31,6 +37,12 @@ SAID = {
         r"gaussian process: passed",
     ],
     "keras_layer.py": [r"2,868 unknowns, 3,968 weights", r"first epoch, \d\.\d+e-05 in the last", r"layer: passed"],
+    "learn_constraints.py": [
+        r"12 assets, 2 secret limits; 240 months to learn from, 120 held out",
+        r"holdings +0\.7\d\d before, 0\.[01]\d\d after",
+        r"aversion +(1\.9|2\.0)\d+, truly 2\.014",
+        r"learned constraints: passed",
+    ],
     "learned_operator.py": [
         r"diffusion, sparse +256 +1,216 ",
         r"sectors, dense +12 +144 ",

@@ -156,6 +156,16 @@ def test_units_do_not_matter():
     assert (scaled.z / scale - one.z).abs().max() < 1e-9
 
 
+def test_a_step_out_of_the_domain_is_shortened():
+    """From 50 the step of Gauss and Newton for log z = y is -145, where log is NaN."""
+    y = tensor([1.0], grad=True)
+    sol = implicit.least_squares_with_info(lambda z, y: torch.log(z) - y, tensor([50.0]), (y,))
+    assert abs(float(sol.z.detach()) - np.e) < 1e-12
+    assert int(sol.evaluations) > int(sol.iterations) + 1, "the test needs a step that is refused"
+    sol.z.sum().backward()
+    assert abs(float(y.grad) - np.e) < 1e-12
+
+
 def test_single_precision_stays_single():
     z = implicit.least_squares(decay(torch, tensor(TIMES).float()), tensor(START).float(), (tensor(DATA).float(),))
     assert z.dtype == torch.float32
