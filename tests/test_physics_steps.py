@@ -10,7 +10,7 @@ from test_physics import Saved, relative
 
 import backsolve as bs
 from backsolve.physics import bdf2, implicit_euler, integrate, rosenbrock
-from backsolve.physics.colouring import row_colours
+from backsolve.physics.coloring import row_colours
 
 METHODS = ["implicit_euler", "bdf2", "rosenbrock"]
 Y0 = torch.tensor([[1.0, 0.5], [0.3, -0.4]], dtype=torch.float64)

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from ..pattern import Pattern
 
-__all__ = ["Coloring", "color"]
+__all__ = ["Coloring", "color", "greedy"]
 
 
 class Coloring(NamedTuple):
@@ -28,25 +28,31 @@ class Coloring(NamedTuple):
 
 
 def color(pattern: Pattern) -> Coloring:
-    """Colour columns greedily, those with most neighbours first.
+    """Colour columns so that those of one colour share no row.
 
-    The number of colours is at least the largest number of entries in a row; each column takes the first colour that no
-    column which shares a row with it has. O(Σ over columns of its neighbours).
+    The number of colours is at least the largest number of entries in a row. Kept in ``pattern.memo``.
     """
     if "coloring" in pattern.memo:
         return pattern.memo["coloring"]
     n, rows, columns = pattern.shape[1], np.asarray(pattern.rows, np.int64), np.asarray(pattern.indices, np.int64)
     at = sp.csr_array((np.ones(pattern.nnz, np.int32), (rows, columns)), shape=pattern.shape)
-    graph = sp.csr_array(at.T @ at)
-    order = np.argsort(-np.diff(graph.indptr), kind="stable")
-    colors = np.full(n, -1, np.int64)
-    for j in order:
-        taken = colors[graph.indices[graph.indptr[j] : graph.indptr[j + 1]]]
-        free = np.ones(len(taken) + 1, bool)
-        free[taken[(taken >= 0) & (taken <= len(taken))]] = False
-        colors[j] = int(np.argmax(free))
+    colors = greedy(sp.csr_array(at.T @ at))
     seeds = np.zeros((int(colors.max(initial=-1)) + 1, n))
     seeds[colors, np.arange(n)] = 1.0
     made = Coloring(pattern, seeds, colors[columns] * pattern.shape[0] + rows)
     pattern.memo["coloring"] = made
     return made
+
+
+def greedy(graph: sp.csr_array) -> np.ndarray:
+    """A colour for each node, from 0 on: the first that no neighbour has, for nodes with most neighbours first.
+
+    O(Σ over nodes of their neighbours); as few colours as possible for bands.
+    """
+    colors = np.full(graph.shape[0], -1, np.int64)
+    for j in np.argsort(-np.diff(graph.indptr), kind="stable"):
+        taken = colors[graph.indices[graph.indptr[j] : graph.indptr[j + 1]]]
+        free = np.ones(len(taken) + 1, bool)
+        free[taken[(taken >= 0) & (taken <= len(taken))]] = False
+        colors[j] = int(np.argmax(free))
+    return colors

@@ -16,7 +16,7 @@ from ..operators import CSR, AbstractLinearOperator, Dense, MatrixFree
 from ..operators.places import with_diagonal
 from ..options import Adjoint
 from ..pattern import Pattern
-from .colouring import row_colours
+from .coloring import row_colours
 from .inner import SHARE
 
 __all__ = ["Rates", "alias"]
