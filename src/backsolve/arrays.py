@@ -48,6 +48,10 @@ class OnArrays:
         flat = self.xp.reshape(self.xp.abs(d), (d.shape[0], -1))
         return self.to_numpy(self.xp.max(flat, axis=1))
 
+    def sizes(self, d) -> np.ndarray:
+        """Largest modulus in each column: (batch, k)."""
+        return self.to_numpy(self.xp.max(self.xp.abs(d), axis=1))
+
     def choose(self, mask: np.ndarray, yes, no):
         """Columns of `yes` where the (batch, k) mask holds, else of `no`."""
         return self.xp.where(self.linalg.like(no, mask[:, None, :]), yes, no)

@@ -236,6 +236,8 @@ AbstractLinearOperator.operations.update(
     values=lambda A: frontend_of(A).values(A),
     take=lambda values, places: frontend_of(values).take(values, places),
     put=lambda values, places, size: frontend_of(values).put(values, places, size),
+    largest=lambda values: frontend_of(values).largest(values),
+    constant=lambda array, values: frontend_of(values).constant(array, values),
     weakly=lambda s, values: frontend_of(values).weakly(s, values),
     conj=_method("conj"),
     reshape=_method("reshape"),

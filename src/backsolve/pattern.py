@@ -174,6 +174,11 @@ class Pattern:
         return np.abs(d).max(axis=(1, 2), initial=0.0)
 
     @staticmethod
+    def sizes(d: np.ndarray) -> np.ndarray:
+        """Largest modulus in each column: (batch, k)."""
+        return np.abs(d).max(axis=1, initial=0.0)
+
+    @staticmethod
     def choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
         """Columns of `yes` where the (batch, k) mask holds, else of `no`."""
         return np.where(mask[:, None, :], yes, no)

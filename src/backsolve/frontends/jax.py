@@ -178,6 +178,17 @@ def put(values: jax.Array, places: np.ndarray, size: int) -> jax.Array:
     return jnp.zeros((*values.shape[:-1], size), values.dtype).at[..., places].add(values)
 
 
+def largest(values: jax.Array) -> jax.Array:
+    """Largest modulus along the last axis, a constant for derivatives; 1 where all are zero."""
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(values)), axis=-1, initial=0)
+    return jnp.where(size > 0, size, 1)
+
+
+def constant(array: np.ndarray, values: jax.Array) -> jax.Array:
+    """An array as a constant with the dtype of `values`."""
+    return jnp.asarray(array, values.dtype)
+
+
 def weakly(s: Any, values: jax.Array) -> jax.Array:
     """A number or array of factors in the precision of `values` if it is a number."""
     return jnp.asarray(s, jnp.result_type(values, s))

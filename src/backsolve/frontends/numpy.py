@@ -170,6 +170,17 @@ def put(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
     return whole
 
 
+def largest(values: np.ndarray) -> np.ndarray:
+    """Largest modulus along the last axis, a constant for derivatives; 1 where all are zero."""
+    size = np.abs(values).max(axis=-1, initial=0)
+    return np.where(size > 0, size, 1)
+
+
+def constant(array: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """An array as a constant with the dtype of `values`."""
+    return array.astype(values.dtype)
+
+
 def known(values: np.ndarray) -> np.ndarray | None:
     """Values as a NumPy array, or None where they are only traced."""
     return values

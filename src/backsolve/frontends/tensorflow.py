@@ -176,6 +176,17 @@ def values(A: AbstractLinearOperator) -> tf.Tensor:
     return canonical(A, A.data.dtype)
 
 
+def largest(values: tf.Tensor) -> tf.Tensor:
+    """Largest modulus along the last axis, a constant for derivatives; 1 where all are zero."""
+    size = tf.reduce_max(tf.abs(tf.stop_gradient(values)), axis=-1)
+    return tf.where(size > 0, size, tf.ones_like(size))
+
+
+def constant(array: np.ndarray, values: tf.Tensor) -> tf.Tensor:
+    """An array as a constant with the dtype of `values`."""
+    return tf.cast(tf.constant(array), values.dtype)
+
+
 def known(values: Any) -> np.ndarray | None:
     """Values as a NumPy array, or None where they are only traced."""
     return host(values) if is_eager(values) else None

@@ -188,6 +188,17 @@ def put(values: torch.Tensor, places: np.ndarray, size: int) -> torch.Tensor:
     return values.new_zeros((*values.shape[:-1], size)).index_add(-1, _index(places, values), values)
 
 
+def largest(values: torch.Tensor) -> torch.Tensor:
+    """Largest modulus along the last axis, a constant for derivatives; 1 where all are zero."""
+    size = torch.nn.functional.pad(values.detach().abs(), (0, 1)).amax(-1)
+    return torch.where(size > 0, size, 1)
+
+
+def constant(array: np.ndarray, values: torch.Tensor) -> torch.Tensor:
+    """An array as a constant with the dtype and on the device of `values`."""
+    return torch.from_numpy(array).to(values.device, values.dtype)
+
+
 def weakly(s: Any, values: torch.Tensor) -> torch.Tensor:
     """A number or tensor of factors in the precision of `values` if it has no axes."""
     dtype = torch.result_type(values, s)

@@ -34,6 +34,7 @@ __all__ = ["DirectMethod", "DirectState", "Factors"]
 
 _MAX_REFINEMENTS = 4
 _MAX_EXTENDED = 10
+_SETTLED = 1e3  # times eps: how small the last correction of an extended refinement must be
 
 
 class DirectState:
@@ -73,7 +74,8 @@ class DirectMethod:
         Exact: neither the residual nor a derivative knows of it.
     extended : bool, optional
         Refine with residuals in twice the working precision until x no longer changes: x is then right to about eps,
-        whatever the condition of A below 1/eps (Demmel et al. 2006, doi:10.1145/1141885.1141894).
+        whatever the condition of A below 1/eps (Demmel et al. 2006, doi:10.1145/1141885.1141894). Where x goes on to
+        change the solve is INACCURATE, however small the residual.
     """
 
     rtol: float | None = None
@@ -172,7 +174,7 @@ class DirectMethod:
                 return self._apply_scaled(state, b, target, adjoint, exponents)
             refine = self._refine_extended if self.extended else self._refine
             work = refine(state, b, work, target, adjoint)
-            met = on_target(work.norms, A.shape[0], state.eps, target)
+            met = on_target(work.norms, A.shape[0], state.eps, target) & ~work.unsettled
             lost = self._lost(state, work, met, target, adjoint)
             status = statuses(work.norms, met, target, factors.failed, definite, lost)
             doubtful = np.isin(status, (Status.INACCURATE, Status.SINGULAR))
@@ -243,25 +245,31 @@ class DirectMethod:
         return work
 
     def _refine_extended(self, state: DirectState, b: Any, work: _Work, target: Target, adjoint: bool) -> _Work:
-        """Refine with residuals in twice the precision while each correction is at most half the one before."""
+        """Refine with residuals in twice the precision while each correction is at most half the one before.
+
+        Each is the error of x before it, but for a share κ eps or so. Where they stay larger than rounding that share
+        is near 1, and the columns are not settled: nothing is known of the error that is left.
+        """
         A, structure, eps = state.A, state.A.structure, state.eps
         work.refinements = np.zeros(len(work.norms), np.int32)
-        last = np.full(len(work.norms), np.inf)
+        last = np.full(work.norms.shape[:2], np.inf)
+        going_on = np.ones_like(last, bool)
         for step in range(_MAX_EXTENDED):
             r = structure.extended_residual(A.data, work.x, b, adjoint)
             d = state.factors.solve(r, adjoint)
-            size = structure.size(d) / np.maximum(structure.size(work.x), np.finfo(float).tiny)
+            size = structure.sizes(d) / np.maximum(structure.sizes(work.x), np.finfo(float).tiny)
             if step == 0:
-                work.correction = size
-            going_on = np.isfinite(size) & (size <= 0.5 * last)
+                work.correction = size.max(axis=-1, initial=0.0)
+            going_on &= np.isfinite(size) & (size <= 0.5 * last)
             if not going_on.any():
                 break
-            mask = np.broadcast_to(going_on[:, None], (len(size), b.shape[2]))
-            work.x = structure.choose(mask, work.x + d, work.x)
-            work.refinements += going_on
-            last = np.where(going_on, size, 0.0)
-            if (last <= 0.5 * eps).all():
+            work.x = structure.choose(going_on, work.x + d, work.x)
+            work.refinements += going_on.any(axis=-1)
+            last = np.where(going_on, size, last)
+            going_on &= last > 0.5 * eps
+            if not going_on.any():
                 break
+        work.unsettled = last > _SETTLED * eps
         work.r, work.norms = structure.residual(A.data, work.x, b, adjoint)
         return work
 
@@ -284,6 +292,7 @@ class _Work:
     norms: np.ndarray
     correction: Any = np.nan
     refinements: Any = 0
+    unsettled: Any = np.False_
 
     def stats(self, factorizations: int) -> Stats:
         shape = self.norms.shape[:1]
