@@ -49,9 +49,10 @@ def greedy(graph: sp.csr_array) -> np.ndarray:
 
     O(Σ over nodes of their neighbours); as few colours as possible for bands.
     """
-    colors = np.full(graph.shape[0], -1, np.int64)
-    for j in np.argsort(-np.diff(graph.indptr), kind="stable"):
-        taken = colors[graph.indices[graph.indptr[j] : graph.indptr[j + 1]]]
+    indptr, neighbours = np.asarray(graph.indptr), np.asarray(graph.indices)
+    colors = np.full(len(indptr) - 1, -1, np.int64)
+    for j in np.argsort(-np.diff(indptr), kind="stable"):
+        taken = colors[neighbours[indptr[j] : indptr[j + 1]]]
         free = np.ones(len(taken) + 1, bool)
         free[taken[(taken >= 0) & (taken <= len(taken))]] = False
         colors[j] = int(np.argmax(free))
